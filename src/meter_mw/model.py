@@ -1,0 +1,90 @@
+"""The nouns that every other room speaks in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+RequestId = NewType("RequestId", str)
+"""A UUIDv7 (RFC 9562, section 5.7) that we make: one request, and the `id` of its usage event."""
+
+SubjectId = NewType("SubjectId", str)
+"""Who is metered, as events name them: the policy's name, or the pseudonym of an unlisted key."""
+
+LARGEST_COST = 2**52
+"""Units beyond this are refused: Lua's numbers are exact to 2^53, and one addition must stay below it."""
+
+UNMATCHED = "<unmatched>"
+"""The route name of a request that no route of the policy matches."""
+
+
+class MeterError(Exception):
+    """The root of the errors that this package raises."""
+
+
+class Count(Enum):
+    """What a meter counts."""
+
+    REQUESTS = "requests"
+    REQUEST_BYTES = "request-bytes"
+    RESPONSE_BYTES = "response-bytes"
+    REPORTED = "reported"
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """A named count of something used."""
+
+    name: str
+    count: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The facts of one request that the policy is asked about, as they entered the edge.
+
+    `path` is percent-decoded and without the mount prefix (`root_path`, `SCRIPT_NAME`), so it is
+    what a router sees. `field` gives every value of a header field by its lower-case name.
+    `peer` is the address at the other end of the socket, `None` on a Unix socket.
+    """
+
+    method: str
+    path: str
+    query: str
+    field: Callable[[str], Sequence[str]]
+    peer: str | None
+
+    @property
+    def is_preflight(self) -> bool:
+        """Whether this is a CORS preflight, which browsers send without credentials (Fetch, 4.8)."""
+        return (
+            self.method == "OPTIONS"
+            and bool(self.field("origin"))
+            and bool(self.field("access-control-request-method"))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The final counts of one exchange."""
+
+    request_bytes: int
+    response_bytes: int
+    reported: tuple[tuple[str, int], ...]
+    status: int
+    duration_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """One counted request, as it leaves for billing: unique by `source` and `id` (CloudEvents 1.0)."""
+
+    id: RequestId
+    source: str
+    subject: SubjectId
+    time_us: int
+    data: dict[str, object]
