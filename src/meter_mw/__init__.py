@@ -1,0 +1,1 @@
+"""A drop-in meter for HTTP APIs: count, limit, answer and forward."""

@@ -1,0 +1,255 @@
+"""The reference store: one process's memory, and the definition of every store's answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from meter_mw.model import RequestId
+from meter_mw.quota import (
+    AT_REST,
+    Rate,
+    Span,
+    arrival,
+    booked,
+    charged,
+    conforms,
+    normal,
+    recounted,
+    standing_window,
+    used_in,
+)
+from meter_mw.stores.port import (
+    KEPT_US,
+    NO_WINDOWS,
+    RATE,
+    REMEMBERED_US,
+    Admit,
+    Booking,
+    Cancel,
+    Outcome,
+    Reading,
+    Tally,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meter_mw.stores.port import Charge, Closing
+
+_SWEEP_AFTER = 1024
+"""Calls between two looks at every subject, or as many as there are subjects if that is more."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """The state of one quota, and when it no longer says anything."""
+
+    state: Span
+    until_us: int
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A rid that was admitted: what it was charged, and in which windows."""
+
+    charges: tuple[tuple[Charge, int], ...]
+
+
+@dataclass(slots=True)
+class _Subject:
+    """All that is kept of one subject."""
+
+    seen_us: int = 0
+    entries: dict[str, _Entry] = field(default_factory=dict)
+    rids: dict[RequestId, tuple[int, _Pending | Literal["settled", "void"]]] = field(default_factory=dict)
+
+
+def system_clock_us() -> int:
+    """Read the machine's clock: µs since 1970."""
+    return time.time_ns() // 1_000
+
+
+class MemoryStore:
+    """Quota state in this process alone: for one process, for tests, and as the law for other stores."""
+
+    def __init__(
+        self, clock: Callable[[], int] = system_clock_us, *, remembered_us: int = REMEMBERED_US
+    ) -> None:
+        self._clock = clock
+        self._remembered_us = remembered_us
+        self._subjects: dict[str, _Subject] = {}
+        self._lock = threading.Lock()
+        self._until_sweep = _SWEEP_AFTER
+
+    def now_us(self) -> int:
+        """Read the clock that this store decides by."""
+        return self._clock()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def admit(self, command: Admit, *, patience_us: int = 0) -> Tally:  # noqa: ARG002 - it never waits
+        """Decide at once; see `Store.admit`."""
+        with self._lock:
+            now_us = self._clock()
+            if now_us > command.not_after_us:
+                return Tally(Verdict.LATE, now_us)
+            subject = self._subject(command.tag, now_us)
+            known = self._remembered(subject, command.rid, now_us)
+            if isinstance(known, _Pending):
+                readings = tuple(Reading(_standing(subject, each, now_us)) for each in command.charges)
+                return Tally(Verdict.ADMITTED, now_us, readings)
+            if known is not None:
+                return Tally(Verdict.VOID, now_us)
+            if not all(_covers(each, now_us) for each in command.charges):
+                return Tally(Verdict.REFRESH, now_us)
+            return self._decide(subject, command, now_us)
+
+    def _decide(self, subject: _Subject, command: Admit, now_us: int) -> Tally:
+        before = [_judged(subject, each, now_us) for each in command.charges]
+        if not all(reading.fits for reading in before):
+            return Tally(Verdict.DENIED, now_us, tuple(before))
+        windows: list[int] = []
+        after: list[Reading] = []
+        for charge in command.charges:
+            state = _after(subject, charge, now_us)
+            _write(subject, charge, state)
+            windows.append(0 if isinstance(charge.quota, Rate) else state.whole)
+            after.append(Reading(state))
+        _prune(subject, now_us)
+        pending = _Pending(tuple(zip(command.charges, windows, strict=True)))
+        subject.rids[command.rid] = (now_us, pending)
+        return Tally(Verdict.ADMITTED, now_us, tuple(after))
+
+    def settle(self, closings: Sequence[Closing]) -> Sequence[Outcome]:
+        """Apply each at most once; see `Store.settle`."""
+        with self._lock:
+            return tuple(self._close(each, self._clock()) for each in closings)
+
+    def _close(self, closing: Closing, now_us: int) -> Outcome:
+        subject = self._subject(closing.tag, now_us)
+        known = self._remembered(subject, closing.rid, now_us)
+        if known == "settled":
+            return Outcome.ALREADY
+        if known == "void":
+            return Outcome.VOID
+        if isinstance(closing, Cancel):
+            subject.rids[closing.rid] = (now_us, "void")
+            if known is None:
+                return Outcome.RECOVERED
+            for charge, window_us in known.charges:
+                _book(subject, Booking(charge, 0, window_us), charge.take, now_us)
+            _prune(subject, now_us)
+            return Outcome.APPLIED
+        subject.rids[closing.rid] = (now_us, "settled")
+        for booking in closing.bookings:
+            taken = 0 if known is None else booking.charge.take
+            _book(subject, booking, taken, now_us)
+        _prune(subject, now_us)
+        return Outcome.RECOVERED if known is None else Outcome.APPLIED
+
+    def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
+        """Read without changing anything; see `Store.peek`."""
+        with self._lock:
+            now_us = self._clock()
+            if not all(_covers(each, now_us) for each in charges):
+                return Tally(Verdict.REFRESH, now_us)
+            subject = self._subjects.get(tag) or _Subject()
+            readings = tuple(_judged(subject, each, now_us) for each in charges)
+            fits = all(reading.fits for reading in readings)
+            return Tally(Verdict.ADMITTED if fits else Verdict.DENIED, now_us, readings)
+
+    def _subject(self, tag: str, now_us: int) -> _Subject:
+        self._until_sweep -= 1
+        if self._until_sweep < 0:
+            self._sweep(now_us)
+        subject = self._subjects.setdefault(tag, _Subject())
+        if now_us < subject.seen_us:
+            _rewind(subject, now_us)
+        return subject
+
+    def _remembered(
+        self, subject: _Subject, rid: RequestId, now_us: int
+    ) -> _Pending | Literal["settled", "void"] | None:
+        while subject.rids:
+            oldest, (since_us, _) = next(iter(subject.rids.items()))
+            if since_us > now_us - self._remembered_us:
+                break
+            del subject.rids[oldest]
+        return subject.rids.get(rid, (0, None))[1]
+
+    def _sweep(self, now_us: int) -> None:
+        for subject in self._subjects.values():
+            _prune(subject, now_us)
+            self._remembered(subject, RequestId(""), now_us)
+        self._subjects = {
+            tag: subject for tag, subject in self._subjects.items() if subject.entries or subject.rids
+        }
+        self._until_sweep = max(_SWEEP_AFTER, len(self._subjects))
+
+
+def _covers(charge: Charge, now_us: int) -> bool:
+    """Whether the windows that were sent reach around the store's now."""
+    return charge.windows is None or charge.windows[0] <= now_us < charge.windows[-1]
+
+
+def _rewind(subject: _Subject, now_us: int) -> None:
+    """Take the rates' arrivals back with a clock that went back (Rule 4)."""
+    back_us = subject.seen_us - now_us
+    for id_, entry in subject.entries.items():
+        if id_.startswith(RATE):
+            entry.state = Span(entry.state.whole - back_us, entry.state.part)
+    subject.seen_us = now_us
+
+
+def _standing(subject: _Subject, charge: Charge, now_us: int) -> Span:
+    """The state of one quota as it counts now."""
+    entry = subject.entries.get(charge.id)
+    state = AT_REST if entry is None else entry.state
+    if isinstance(charge.quota, Rate):
+        return arrival(state, charge.quota, now_us)
+    opening, _ = standing_window(state.whole, charge.windows or NO_WINDOWS, now_us)
+    return Span(opening, used_in(state, opening))
+
+
+def _judged(subject: _Subject, charge: Charge, now_us: int) -> Reading:
+    state = _standing(subject, charge, now_us)
+    if isinstance(charge.quota, Rate):
+        return Reading(state, conforms(state, charge.quota, now_us, charge.need))
+    return Reading(state, state.part + charge.need <= charge.quota.units)
+
+
+def _after(subject: _Subject, charge: Charge, now_us: int) -> Span:
+    state = _standing(subject, charge, now_us)
+    if isinstance(charge.quota, Rate):
+        return charged(state, charge.quota, now_us, charge.take)
+    return Span(state.whole, state.part + charge.take)
+
+
+def _write(subject: _Subject, charge: Charge, state: Span) -> None:
+    """Keep a state until it says nothing more: its burst is back, or its window closed."""
+    until_us = state.whole
+    if charge.windows is not None:
+        _, until_us = standing_window(state.whole, charge.windows, state.whole)
+    subject.entries[charge.id] = _Entry(state, until_us)
+
+
+def _book(subject: _Subject, booking: Booking, taken: int, now_us: int) -> None:
+    charge = booking.charge
+    entry = subject.entries.get(charge.id)
+    state = AT_REST if entry is None else entry.state
+    if isinstance(charge.quota, Rate):
+        state = booked(normal(state, charge.quota), charge.quota, now_us, taken=taken, actual=booking.actual)
+    else:
+        state = recounted(state, booking.window_us, taken=taken, actual=booking.actual)
+    _write(subject, charge, state)
+
+
+def _prune(subject: _Subject, now_us: int) -> None:
+    subject.seen_us = now_us
+    for id_ in [id_ for id_, entry in subject.entries.items() if entry.until_us + KEPT_US < now_us]:
+        del subject.entries[id_]
