@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 HORIZON_US = 10 * 366 * 86_400 * 1_000_000
 """Ten years: no span of time in a rate's state reaches further, so all sums stay below 2^53."""
 
+RATE_ID = "r"
+"""What a store's id of a rate begins with; a cap's begins with another letter."""
+
 
 class Span(NamedTuple):
     """A length or a moment of time: `whole` µs, and `part` of 1/denominator µs."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from meter_mw.model import RequestId
 from meter_mw.quota import (
     AT_REST,
+    RATE_ID,
     Rate,
     Span,
     arrival,
@@ -24,7 +25,6 @@ from meter_mw.quota import (
 from meter_mw.stores.port import (
     KEPT_US,
     NO_WINDOWS,
-    RATE,
     REMEMBERED_US,
     Admit,
     Booking,
@@ -201,7 +201,7 @@ def _rewind(subject: _Subject, now_us: int) -> None:
     """Take the rates' arrivals back with a clock that went back (Rule 4)."""
     back_us = subject.seen_us - now_us
     for id_, entry in subject.entries.items():
-        if id_.startswith(RATE):
+        if id_.startswith(RATE_ID):
             entry.state = Span(entry.state.whole - back_us, entry.state.part)
     subject.seen_us = now_us
 

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from meter_mw.model import LARGEST_COST, MeterError, RequestId
-from meter_mw.quota import AT_REST, Quota, Rate, Span
+from meter_mw.quota import AT_REST, RATE_ID, Quota, Rate, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +28,6 @@ REMEMBERED_US = 15 * 60 * 1_000_000
 
 KEPT_US = 60 * 1_000_000
 """A state is kept for this long (µs) after it has stopped to say anything."""
-
-RATE = "r"
-"""What the id of a rate begins with; a cap's begins with another letter."""
 
 NO_WINDOWS = (0, 0, 0, 0)
 
@@ -59,7 +56,7 @@ class Charge:
         if not 0 <= self.take <= self.need <= LARGEST_COST:
             raise ValueError(f"a charge takes 0 to 2^52 units and no more than it needs, got {self}")
         is_rate = isinstance(self.quota, Rate)
-        if (self.windows is None) is not is_rate or self.id.startswith(RATE) is not is_rate:
+        if (self.windows is None) is not is_rate or self.id.startswith(RATE_ID) is not is_rate:
             raise ValueError(f"a cap has windows, a rate has none and an id that says so, got {self}")
 
 
