@@ -1,0 +1,24 @@
+"""Usage events kept on disk until every sink has them."""
+
+from __future__ import annotations
+
+from meter_mw.journal.forwarder import Forwarder
+from meter_mw.journal.frames import MAX_PAYLOAD, Flaw
+from meter_mw.journal.journal import Journal
+from meter_mw.journal.parked import Parked, parked_path, read_parked
+from meter_mw.journal.reading import Damage, Entry, read_journal
+from meter_mw.journal.segments import JournalError
+
+__all__ = [
+    "MAX_PAYLOAD",
+    "Damage",
+    "Entry",
+    "Flaw",
+    "Forwarder",
+    "Journal",
+    "JournalError",
+    "Parked",
+    "parked_path",
+    "read_journal",
+    "read_parked",
+]

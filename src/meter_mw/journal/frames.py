@@ -1,0 +1,179 @@
+"""The bytes of a segment: frames of a payload with its length, checksum and running hash.
+
+A frame is `magic (4) | length (4) | crc32 (4) | running hash (16) | payload`, little-endian.
+The checksum covers every other byte of the frame. The running hash is the first 16 bytes of
+SHA-256 over the previous frame's running hash and the payload, so a frame that was changed,
+removed or put in between shows. It is not keyed: it shows tampering to whoever kept an earlier hash.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import sha256
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_PAYLOAD = 1 << 20
+"""The largest payload in bytes."""
+
+CHAIN_START = bytes(16)
+"""The running hash before the first frame of a process."""
+
+_PREFIX = struct.Struct("<4sI")
+_HEAD = struct.Struct("<4sII16s")
+_WINDOW = 1 << 16
+
+# 0xF5 and 0xFF occur in no UTF-8 text (RFC 3629, section 1), so a payload never holds a magic.
+_MAGIC_START = b"\xf5M"
+
+
+class Kind(Enum):
+    """What a frame carries, by its magic."""
+
+    SEGMENT = b"\xf5MS\xff"
+    EVENT = b"\xf5ME\xff"
+
+
+_KINDS = {kind.value: kind for kind in Kind}
+
+
+class Flaw(Enum):
+    """What is wrong with a stretch of a journal."""
+
+    TORN = "the end is torn: nothing intact follows"
+    BROKEN = "a frame is broken"
+    UNLINKED = "the running hash does not follow from the frame before"
+    MISSING = "segments between two others are missing"
+    REFUSED = "not a regular file"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An intact frame and where it lies in its file."""
+
+    kind: Kind
+    start: int
+    end: int
+    chain: bytes
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A stretch of a file that is not an intact frame, or whose frame is not linked."""
+
+    flaw: Flaw
+    start: int
+    end: int
+
+
+def frame_size(payload_length: int) -> int:
+    """Return the bytes that a payload takes in a segment."""
+    return _HEAD.size + payload_length
+
+
+def link(chain: bytes, payload: bytes) -> bytes:
+    """Return the running hash after the payload."""
+    return sha256(chain + payload).digest()[:16]
+
+
+def encode(kind: Kind, chain: bytes, payload: bytes) -> tuple[bytes, bytes]:
+    """Return the frame of the payload, and the running hash after it."""
+    prefix = _PREFIX.pack(kind.value, len(payload))
+    after = sha256(chain + payload).digest()[:16]
+    body = after + payload
+    return b"".join((prefix, crc32(body, crc32(prefix)).to_bytes(4, "little"), body)), after
+
+
+def scan(
+    fd: int, *, start: int = 0, stop: int | None = None, chain: bytes | None = None
+) -> Iterator[Frame | Gap]:
+    """Read the frames between two offsets of an open segment, and report what lies between them.
+
+    A tail of zeros is the end of the log. `chain` is the running hash before `start`; without it
+    the first frame's link is not checked, nor the first one's after a broken frame.
+    """
+    tape = _Tape(fd, stop)
+    at = start
+    while at < tape.stop:
+        frame = _frame_at(tape, at)
+        if frame is None:
+            following = _resume(tape, at)
+            if following is None:
+                if not tape.is_blank(at):
+                    yield Gap(Flaw.TORN, at, tape.stop)
+                return
+            yield Gap(Flaw.BROKEN, at, following)
+            at, chain = following, None
+            continue
+        if chain is not None and link(chain, frame.payload) != frame.chain:
+            yield Gap(Flaw.UNLINKED, frame.start, frame.end)
+        yield frame
+        at, chain = frame.end, frame.chain
+
+
+def _frame_at(tape: _Tape, at: int) -> Frame | None:
+    head = tape.read(at, _HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    magic, length, checksum, chain = _HEAD.unpack(head)
+    kind = _KINDS.get(magic)
+    if kind is None or length > MAX_PAYLOAD:
+        return None
+    body = tape.read(at + 12, 16 + length)
+    if len(body) < 16 + length or crc32(body, crc32(head[:8])) != checksum:
+        return None
+    return Frame(kind, at, at + _HEAD.size + length, chain, body[16:])
+
+
+def _resume(tape: _Tape, at: int) -> int | None:
+    candidate = tape.find(_MAGIC_START, at + 1)
+    while candidate is not None and _frame_at(tape, candidate) is None:
+        candidate = tape.find(_MAGIC_START, candidate + 1)
+    return candidate
+
+
+class _Tape:
+    """A file seen through a moving window, so that a segment is never held whole."""
+
+    def __init__(self, fd: int, stop: int | None) -> None:
+        size = os.fstat(fd).st_size
+        self.stop = size if stop is None else min(stop, size)
+        self._fd = fd
+        self._base = 0
+        self._data = b""
+
+    def read(self, at: int, size: int) -> bytes:
+        """Return up to `size` bytes at an offset, fewer only at the stop."""
+        size = max(0, min(size, self.stop - at))
+        if at < self._base or at + size > self._base + len(self._data):
+            self._data = os.pread(self._fd, min(max(size, _WINDOW), self.stop - at), at)
+            self._base = at
+        return self._data[at - self._base : at - self._base + size]
+
+    def find(self, needle: bytes, at: int) -> int | None:
+        """Return the offset of the needle's next occurrence."""
+        while at < self.stop:
+            window = self.read(at, _WINDOW)
+            found = window.find(needle)
+            if found >= 0:
+                return at + found
+            if len(window) < len(needle):
+                return None
+            at += len(window) - len(needle) + 1
+        return None
+
+    def is_blank(self, at: int) -> bool:
+        """Whether nothing but zeros follows."""
+        while at < self.stop:
+            window = self.read(at, _WINDOW)
+            if not window or window.strip(b"\0"):
+                return not window
+            at += len(window)
+        return True

@@ -1,0 +1,66 @@
+"""A daemon thread that works shortly after it was nudged, at most once an interval."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger("meter_mw.journal")
+
+
+class Pulse:
+    """Calls `beat` one interval after the first nudge since the last beat.
+
+    A nudge costs one look at a flag, save the first of each interval: a busy caller never waits
+    for the thread, nor the thread for the caller.
+    """
+
+    def __init__(self, beat: Callable[[], None], interval: float) -> None:
+        self._beat = beat
+        self._interval = interval
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def nudge(self) -> None:
+        """Have `beat` called an interval from now, if it is not to be called sooner."""
+        if not self._wake.is_set():
+            self._wake.set()
+            if self._thread is None:
+                self._start()
+
+    def close(self, timeout: float) -> bool:
+        """Stop, and return whether the thread has ended in time."""
+        self._stop.set()
+        self._wake.set()
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(max(0.0, timeout))
+        return not thread.is_alive()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="meter-mw-journal", daemon=True)
+        try:
+            self._thread = thread
+            thread.start()
+        except RuntimeError as error:
+            # No more threads, or the interpreter is ending: the page cache has the event all the same.
+            self._thread = None
+            self._wake.clear()
+            _log.warning("the journal's thread does not start: %s", error)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            if self._stop.wait(self._interval):
+                return
+            self._wake.clear()
+            try:
+                self._beat()
+            except Exception:  # the thread must outlive any one failure  # noqa: BLE001
+                _log.exception("the journal's thread failed once and goes on")

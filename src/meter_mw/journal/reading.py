@@ -1,0 +1,129 @@
+"""Reading events back: a run of them for the forwarder, all of them for tools."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meter_mw.journal.estates import estate_paths, opened, segment_numbers, segment_path
+from meter_mw.journal.frames import Flaw, Frame, Gap, Kind, scan
+from meter_mw.journal.segments import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An intact event: its payload, and where it begins and ends."""
+
+    path: Path
+    position: Position
+    after: Position
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A stretch of a segment that holds no intact event, or one whose place is in doubt."""
+
+    path: Path
+    flaw: Flaw
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.path}: bytes {self.start} to {self.end}: {self.flaw.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive events of an estate, what was damaged between them, and where the next one begins."""
+
+    entries: tuple[Entry, ...]
+    damages: tuple[Damage, ...]
+    after: Position
+
+
+def read_journal(directory: Path) -> Iterator[Entry | Damage]:
+    """Read every event that a journal's directory holds, and report what is damaged.
+
+    Delivered events are among them until their segment is deleted. Safe beside writers: an event
+    that is being written shows as a torn end.
+    """
+    for estate in estate_paths(directory):
+        yield from _read_estate(estate)
+
+
+def read_run(estate: Path, start: Position, stop: Position | None, *, count: int, size: int) -> Run:
+    """Read up to `count` events, or a little over `size` bytes of them, from a position on.
+
+    `stop` is where the process that writes the estate stands, `None` when it writes no more.
+    A segment that is a symbolic link is reported and passed over. Raises `OSError` for one that
+    cannot be read now.
+    """
+    entries: list[Entry] = []
+    damages: list[Damage] = []
+    at = start
+    for sequence in segment_numbers(estate):
+        if sequence < at.sequence or (stop is not None and sequence > stop.sequence):
+            continue
+        last = stop if stop is not None and sequence == stop.sequence else None
+        if sequence > at.sequence:
+            at = Position(sequence, 0)
+        for found in _read_segment(segment_path(estate, sequence), at, last.offset if last else None):
+            if isinstance(found, Damage):
+                damages.append(found)
+                continue
+            entries.append(found)
+            size -= len(found.payload)
+            at = found.after
+            if len(entries) == count or size <= 0:
+                return Run(tuple(entries), tuple(damages), at)
+        at = last or Position(sequence + 1, 0)
+    return Run(tuple(entries), tuple(damages), at)
+
+
+def _read_estate(estate: Path) -> Iterator[Entry | Damage]:
+    chain: bytes | None = None
+    before: int | None = None
+    for sequence in segment_numbers(estate):
+        path = segment_path(estate, sequence)
+        if before is not None and sequence != before + 1:
+            yield Damage(path, Flaw.MISSING, 0, 0)
+            chain = None
+        before = sequence
+        for found in _scan_segment(path, 0, None, chain):
+            match found:
+                case Frame(chain=chain):
+                    if found.kind is Kind.EVENT:
+                        yield _entry(path, sequence, found)
+                case Gap():
+                    chain = None
+                    yield Damage(path, found.flaw, found.start, found.end)
+
+
+def _read_segment(path: Path, at: Position, stop: int | None) -> Iterator[Entry | Damage]:
+    for found in _scan_segment(path, at.offset, stop, None):
+        if isinstance(found, Gap):
+            yield Damage(path, found.flaw, found.start, found.end)
+        elif found.kind is Kind.EVENT:
+            yield _entry(path, at.sequence, found)
+
+
+def _scan_segment(path: Path, start: int, stop: int | None, chain: bytes | None) -> Iterator[Frame | Gap]:
+    try:
+        with opened(path) as fd:
+            yield from scan(fd, start=start, stop=stop, chain=chain)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        yield Gap(Flaw.REFUSED, 0, 0)
+
+
+def _entry(path: Path, sequence: int, frame: Frame) -> Entry:
+    return Entry(path, Position(sequence, frame.start), Position(sequence, frame.end), frame.payload)

@@ -1,0 +1,147 @@
+"""A segment: one preallocated file of frames, written by one process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from meter_mw.journal.frames import CHAIN_START, MAX_PAYLOAD, Kind, encode, frame_size
+from meter_mw.model import MeterError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_log = logging.getLogger("meter_mw.journal")
+
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class JournalError(MeterError):
+    """An event could not be written to the journal, and nothing of it was kept."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in the segments of one process: `offset` bytes into segment number `sequence`."""
+
+    sequence: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first frame of a segment: who writes it, and what it follows.
+
+    `previous` is the running hash at the end of the segment before, in hex.
+    """
+
+    source: str
+    pid: int
+    started_us: int
+    sequence: int
+    previous: str
+
+    def encode(self) -> bytes:
+        """Return the header as JSON."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Header:
+        """Read a header, or raise `ValueError`."""
+        try:
+            return cls(**json.loads(payload))
+        except TypeError as error:
+            raise ValueError("not a segment's header") from error
+
+
+def preallocate(path: Path, size: int) -> int:
+    """Create a file of zeros that only its owner may read, and return its descriptor.
+
+    Raises `OSError`, and leaves no file then.
+    """
+    fd = os.open(path, _CREATE, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError:
+        os.close(fd)
+        path.unlink()
+        raise
+    return fd
+
+
+class Segment:
+    """A segment that is being written, at an offset that this process keeps.
+
+    The space was allocated before, so an append changes no metadata and a group fdatasync is short.
+    """
+
+    __slots__ = ("broken", "chain", "fd", "header", "offset", "size")
+
+    def __init__(self, fd: int, size: int, header: Header) -> None:
+        self.fd = fd
+        self.size = size
+        self.header = header
+        self.chain = bytes.fromhex(header.previous)
+        self.offset = 0
+        self.broken = False
+        self._write(Kind.SEGMENT, header.encode())
+
+    def fits(self, payload: bytes) -> bool:
+        """Whether the payload can be appended here."""
+        return not self.broken and self.offset + frame_size(len(payload)) <= self.size
+
+    def append(self, payload: bytes) -> None:
+        """Write the payload after the last one, or raise `JournalError` and leave no trace of it."""
+        self._write(Kind.EVENT, payload)
+
+    def finish(self) -> None:
+        """Give back the unused space, have the rest on the disk, and close."""
+        try:
+            if not self.broken:
+                os.ftruncate(self.fd, self.offset)
+            os.fdatasync(self.fd)
+        finally:
+            os.close(self.fd)
+
+    def _write(self, kind: Kind, payload: bytes) -> None:
+        frame, chain = encode(kind, self.chain, payload)
+        try:
+            written = os.pwrite(self.fd, frame, self.offset)
+        except OSError as error:
+            self._undo(len(frame))
+            raise JournalError(f"segment {self.header.sequence}: {error.strerror}") from error
+        if written != len(frame):
+            self._undo(written)
+            raise JournalError(f"segment {self.header.sequence}: {written} of {len(frame)} bytes were taken")
+        self.chain = chain
+        self.offset += written
+
+    def _undo(self, length: int) -> None:
+        """Zero what a failed write left; where that fails too, nothing more is written here."""
+        try:
+            blanked = os.pwrite(self.fd, bytes(length), self.offset)
+        except OSError as error:
+            if error.errno not in (errno.EFBIG, errno.ENOSPC):
+                _log.error("segment %d cannot be repaired: %s", self.header.sequence, error.strerror)
+            blanked = 0
+        self.broken = blanked < length
+
+
+def segment_size(wanted: int, payload: bytes, header: Header) -> int:
+    """Return the size of a segment that has room for its header and the payload."""
+    return max(wanted, frame_size(len(header.encode())) + frame_size(len(payload)))
+
+
+def check_payload(payload: bytes) -> None:
+    """Raise `JournalError` for a payload that no segment takes."""
+    if not 0 < len(payload) <= MAX_PAYLOAD:
+        raise JournalError(f"an event takes 1 to {MAX_PAYLOAD} bytes, this one {len(payload)}")
+
+
+def first_header(source: str, started_us: int) -> Header:
+    """Return the header of a process' first segment."""
+    return Header(source, os.getpid(), started_us, 1, CHAIN_START.hex())

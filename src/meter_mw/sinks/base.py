@@ -1,0 +1,72 @@
+"""The port of a destination of usage events, and the answers it gives for each event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The destination has the event, as durably as it ever will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The destination had the event already: as good as delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permanent:
+    """The destination will never take this event; it is parked with the reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The destination does not have the event and may take it later.
+
+    `after` is the least number of seconds to wait, `None` when the destination named none.
+    """
+
+    after: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The event was sent and no answer came; sent again, its id makes a second copy harmless."""
+
+    reason: str = ""
+
+
+Outcome: TypeAlias = Delivered | Duplicate | Permanent | Retry | Unknown
+
+
+class Sink(Protocol):
+    """A destination of usage events, used by one thread at a time.
+
+    A sink works in whichever process calls it: after a fork the child's first `send` opens its own
+    connections. `repr` names the destination without its credentials.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that cursors are kept under: unique in a policy, the same after a restart."""
+
+    @property
+    def max_batch(self) -> int:
+        """The most events that one `send` takes."""
+
+    def send(self, batch: Sequence[bytes]) -> Sequence[Outcome]:
+        """Deliver CloudEvents objects (UTF-8 JSON) and answer for each, in their order.
+
+        Blocks for a bounded time. A failure is an outcome, not an exception.
+        """
+
+    def close(self) -> None:
+        """Let go of files and connections; a later `send` opens them again."""
