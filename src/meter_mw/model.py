@@ -74,7 +74,7 @@ class Receipt:
 
     request_bytes: int
     response_bytes: int
-    reported: tuple[tuple[str, int], ...]
+    reported: dict[str, int]
     status: int
     duration_us: int
 

@@ -1,4 +1,4 @@
-"""The decided policy: frozen values that the request path asks, with all that can be known early computed early."""
+"""The decided policy: frozen values that the request path asks, compiled beforehand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meter_mw.policy.matching import Matcher
 from meter_mw.quota import RATE_ID, Cap, Quota
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
     from datetime import date
     from pathlib import Path
 
@@ -125,7 +125,7 @@ class KeyEntry:
 
 
 Resolver: TypeAlias = "Callable[[str], object]"
-"""The operator's own look-up: a raw key to a KeyEntry, a mapping of the same fields, None, or an awaitable of one."""
+"""The operator's own look-up: a raw key to a KeyEntry, a mapping of its fields, None, or an awaitable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +241,11 @@ class Policy:
             self._callers[key] = self.caller(entry, key)
 
     def route(self, method: str, path: str) -> Route:
-        """Give the first route that matches, or the one that stands for all that none does."""
-        return self._matcher.match(method, path) or _NO_ROUTE
+        """Give the first route that matches, or the one that stands for all that none does.
+
+        Takes the path in any spelling; raises OddPath for one that could mean two routes.
+        """
+        return self._matcher.resolve(method, path) or NO_ROUTE
 
     def listed(self, key: str) -> Caller | None:
         """Give the caller that the policy lists under a key's pseudonym."""
@@ -270,7 +273,8 @@ class Policy:
         return lines
 
 
-_NO_ROUTE = Route(UNMATCHED)
+NO_ROUTE = Route(UNMATCHED)
+"""What stands for every path that no route matches."""
 
 
 def _line(limit: Limit, route: Route) -> Line:

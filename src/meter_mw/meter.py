@@ -1,0 +1,272 @@
+"""One process's meter: the policy with its store, journal and forwarder, put together for the edges."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import inspect
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from meter_mw import core
+from meter_mw.core import Answer, Resolve, ResolverUnavailable
+from meter_mw.events import encode
+from meter_mw.exchange import Exchange
+from meter_mw.journal import Forwarder, Journal, JournalError
+from meter_mw.policy.loader import load
+from meter_mw.policy.policy import FileSinkRule, HttpSinkRule
+from meter_mw.policy.resolver import Answers, entry_of
+from meter_mw.respond import Responder, problem
+from meter_mw.rids import new_rid
+from meter_mw.sinks import FileSink, HttpSink, StdoutSink
+from meter_mw.stores.memory import MemoryStore
+from meter_mw.stores.port import Cancel, StoreUnavailable, Tally
+from meter_mw.stores.settler import DirectSettler, Settler
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from meter_mw.core import Admission, Conversation
+    from meter_mw.model import Request
+    from meter_mw.policy.policy import KeyEntry, Policy, SinkRule
+    from meter_mw.respond import Body, Fields, Refusal
+    from meter_mw.sinks import Sink
+    from meter_mw.stores.port import Admit, AsyncStore, Store
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_MEMORY_REMEMBERED_US = 10 * 1_000_000
+"""In one process no command is lost or repeated, so rids need to be remembered only briefly (µs)."""
+
+FLUSH_S = 5.0
+"""Seconds that a process gives its last events when it ends; the journal keeps the rest for its successor."""
+
+
+class Meter:
+    """What an edge needs: `admit` a request, `finish` its exchange, and say a refusal."""
+
+    def __init__(
+        self,
+        policy: str | Path | Mapping[str, object] | Policy | None = None,
+        *,
+        refusal: Body | None = None,
+    ) -> None:
+        self.policy = load(os.environ.get("METER_POLICY", "meter.yaml") if policy is None else policy)
+        self.responder = Responder(self.policy)
+        self._body = refusal or problem
+        self._patience_us = self.policy.deadline_us
+        self._answers = Answers()
+        self._store, self._async_store = _open_stores(self.policy.store)
+        self._settler = DirectSettler(self._store) if self._async_store is None else Settler(self._store)
+        self._journal = Journal(self.policy.events.journal, self.policy.source)
+        self._forwarder = Forwarder(self._journal, [_sink(rule) for rule in self.policy.events.sinks])
+        atexit.register(self.close)
+
+    def start(self) -> None:
+        """Begin to forward; whatever an earlier process left behind is taken up too."""
+        self._forwarder.start()
+
+    def admit(self, request: Request) -> Admission:
+        """Decide a request, waiting for the store at most as long as the policy says."""
+        now_us = self._store.now_us()
+        talk = core.admit(self.policy, request, new_rid(now_us), now_us)
+        return self._concluded(self._drive(talk))
+
+    async def aadmit(self, request: Request) -> Admission:
+        """Decide a request without holding up the event loop."""
+        store = self._async_store
+        now_us = self._store.now_us() if store is None else store.now_us()
+        talk = core.admit(self.policy, request, new_rid(now_us), now_us)
+        return self._concluded(await self._adrive(talk, store))
+
+    def _drive(self, talk: Conversation[_T]) -> _T:
+        """Hold the conversation with partners that block."""
+        until_us = _monotonic_us() + self._patience_us
+        try:
+            command = next(talk)
+            while True:
+                try:
+                    reply = self._reply(command, until_us)
+                except (StoreUnavailable, ResolverUnavailable) as outage:
+                    command = talk.throw(outage)
+                else:
+                    command = talk.send(reply)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+
+    async def _adrive(self, talk: Conversation[_T], store: AsyncStore | None) -> _T:
+        """Hold the conversation with partners that are awaited; nothing else differs."""
+        until_us = _monotonic_us() + self._patience_us
+        try:
+            command = next(talk)
+            while True:
+                try:
+                    reply = await self._areply(command, until_us, store)
+                except (StoreUnavailable, ResolverUnavailable) as outage:
+                    command = talk.throw(outage)
+                else:
+                    command = talk.send(reply)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+
+    def _reply(self, command: Admit | Resolve, until_us: int) -> Tally | KeyEntry | None:
+        if isinstance(command, Resolve):
+            kept = self._answers.find(command.key, time.monotonic())
+            return kept[0] if kept else self._learn(command, self._ask(command))
+        try:
+            return self._store.admit(command, patience_us=until_us - _monotonic_us())
+        except StoreUnavailable:
+            raise
+        except BaseException:
+            self._settler.put(Cancel(command.rid, command.tag))
+            raise
+
+    async def _areply(
+        self, command: Admit | Resolve, until_us: int, store: AsyncStore | None
+    ) -> Tally | KeyEntry | None:
+        if isinstance(command, Resolve):
+            kept = self._answers.find(command.key, time.monotonic())
+            return kept[0] if kept else self._learn(command, await self._aask(command))
+        if store is None:
+            return self._reply(command, until_us)
+        try:
+            return await store.admit(command, patience_us=until_us - _monotonic_us())
+        except StoreUnavailable:
+            raise
+        except BaseException:
+            self._settler.put(Cancel(command.rid, command.tag))
+            raise
+
+    def _ask(self, command: Resolve) -> object:
+        """Ask the resolver; its errors may quote the key, so no more than their kind is told."""
+        resolver = self.policy.resolver
+        try:
+            answer = None if resolver is None else resolver(command.credential.reveal())
+        except Exception as failure:  # noqa: BLE001 - the operator's code may raise anything
+            raise _unresolved(f"it raised {type(failure).__name__}") from None
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise _unresolved("it is asynchronous, which a WSGI app cannot wait for")
+        return answer
+
+    async def _aask(self, command: Resolve) -> object:
+        resolver = self.policy.resolver
+        if not inspect.iscoroutinefunction(resolver):
+            return await asyncio.to_thread(self._ask, command)
+        try:
+            return await resolver(command.credential.reveal())
+        except Exception as failure:  # noqa: BLE001 - the operator's code
+            raise _unresolved(f"it raised {type(failure).__name__}") from None
+
+    def _learn(self, command: Resolve, answer: object) -> KeyEntry | None:
+        try:
+            entry = entry_of(answer, self.policy)
+        except (ValueError, TypeError) as mistake:
+            raise _unresolved(str(mistake)) from None
+        self._answers.keep(command.key, entry, time.monotonic())
+        return entry
+
+    def _concluded(self, admission: Admission) -> Admission:
+        """Take back what an admission without an answer may have been charged."""
+        if admission.answer is Answer.UNAVAILABLE and admission.charges and admission.caller:
+            self._settler.put(Cancel(admission.rid, admission.caller.tag))
+        return admission
+
+    def refuse(self, admission: Admission) -> tuple[Refusal, Fields, bytes]:
+        """Give the status, the fields and the body that tell a client why it is not served."""
+        refusal, fields = self.responder.refusal(admission)
+        try:
+            media_type, body = self._body(refusal)
+        except Exception:  # noqa: BLE001 - the app's code may raise anything
+            _log.exception("the app's own refusal body failed; the standard one is sent")
+            media_type, body = problem(refusal)
+        return refusal, (("Content-Type", media_type), ("Content-Length", str(len(body))), *fields), body
+
+    def exchange(self, admission: Admission, method: str) -> Exchange:
+        """Open the count of an admitted request."""
+        return Exchange(self.policy, admission, method, _monotonic_us(), self._amend)
+
+    def finish(self, exchange: Exchange) -> None:
+        """Close the count, once: the event goes to the journal, the truth to the store."""
+        receipt = exchange.end(_monotonic_us())
+        admission = exchange.admission
+        if receipt is None or admission.caller is None:
+            return
+        self._record(encode(core.usage_event(self.policy, admission, exchange.method, receipt)))
+        settlement = core.settlement(admission, receipt)
+        if settlement is not None:
+            self._settler.put(settlement)
+
+    def _amend(self, exchange: Exchange, meter: str, units: int) -> None:
+        now_us = self._store.now_us()
+        event, settlement = core.amendment(
+            self.policy, exchange.admission, new_rid(now_us), now_us, {meter: units}
+        )
+        self._record(encode(event))
+        if settlement is not None:
+            self._settler.put(settlement)
+
+    def _record(self, event: bytes) -> None:
+        try:
+            self._journal.append(event)
+        except JournalError as failure:
+            _log.error(
+                "a usage event could not be journaled, and is only here: %s: %s", failure, event.decode()
+            )
+        self._forwarder.start()
+
+    def flush(self, timeout: float = FLUSH_S) -> bool:
+        """Have all that waits settled and delivered, within `timeout` seconds; say whether it is."""
+        until = time.monotonic() + timeout
+        settled = self._settler.flush(timeout)
+        return self._forwarder.flush(max(0.0, until - time.monotonic())) and settled
+
+    async def aflush(self, timeout: float = FLUSH_S) -> bool:  # noqa: ASYNC109 - it bounds a thread
+        """Flush without holding up the event loop, and let go of this loop's connections."""
+        done = await asyncio.to_thread(self.flush, timeout)
+        if self._async_store is not None:
+            await self._async_store.aclose()
+        return done
+
+    def close(self, timeout: float = FLUSH_S) -> None:
+        """Flush, then stop the threads and close the files."""
+        atexit.unregister(self.close)
+        self._settler.close(timeout)
+        self._forwarder.close(timeout)
+        self._journal.close()
+        self._store.close()
+
+
+def _monotonic_us() -> int:
+    return time.monotonic_ns() // 1_000
+
+
+def _unresolved(reason: str) -> ResolverUnavailable:
+    _log.error("the key resolver gave no usable answer: %s", reason)
+    return ResolverUnavailable("the key cannot be checked at the moment")
+
+
+def _open_stores(url: str) -> tuple[Store, AsyncStore | None]:
+    """Open the store of the policy; memory has no asynchronous twin, as it never makes anyone wait."""
+    if url.startswith("memory:"):
+        return MemoryStore(remembered_us=_MEMORY_REMEMBERED_US), None
+    from meter_mw.stores.aredis_store import open_async_store  # noqa: PLC0415 - memory needs no client
+    from meter_mw.stores.redis_store import open_store  # noqa: PLC0415
+
+    return open_store(url), open_async_store(url)
+
+
+def _sink(rule: SinkRule) -> Sink:
+    if isinstance(rule, FileSinkRule):
+        return FileSink(rule.path)
+    if isinstance(rule, HttpSinkRule):
+        return HttpSink(rule.url, secret=rule.secret)
+    return StdoutSink()

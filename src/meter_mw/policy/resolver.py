@@ -1,0 +1,71 @@
+"""The operator's resolver: what it answered about a key, checked, and kept for a short while."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import date
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from meter_mw.policy.policy import KeyEntry
+
+if TYPE_CHECKING:
+    from meter_mw.policy.policy import Policy
+
+KEPT_S = 60.0
+"""Seconds for which an answer is used again: a revoked key is refused after this at the latest."""
+
+MOST_KEPT = 10_000
+
+_FIELDS = tuple(each.name for each in fields(KeyEntry))
+
+
+class Answers:
+    """What the resolver last said about each key, by the key's pseudonym."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[float, KeyEntry | None]] = {}
+
+    def find(self, key: str, now_s: float) -> tuple[KeyEntry | None] | None:
+        """Give the answer in a tuple of one, or None where there is none that is fresh."""
+        kept = self._kept.get(key)
+        return (kept[1],) if kept is not None and now_s < kept[0] else None
+
+    def keep(self, key: str, answer: KeyEntry | None, now_s: float) -> None:
+        """Remember an answer; the oldest make room."""
+        self._kept.pop(key, None)
+        while len(self._kept) >= MOST_KEPT:
+            self._kept.pop(next(iter(self._kept)), None)
+        self._kept[key] = (now_s + KEPT_S, answer)
+
+
+def entry_of(answer: object, policy: Policy) -> KeyEntry | None:
+    """Check what a resolver returned; raises ValueError that says what was found and expected."""
+    if answer is None:
+        return None
+    if isinstance(answer, Mapping):
+        strange = [name for name in answer if name not in _FIELDS]
+        if strange:
+            raise ValueError(f"it returned the field {strange[0]!r}; known are {', '.join(_FIELDS)}")
+        if "subject" not in answer:
+            raise ValueError("it returned no subject")
+        answer = KeyEntry(**answer)
+    if not isinstance(answer, KeyEntry):
+        raise ValueError(f"it returned {type(answer).__name__}; expected a KeyEntry, a mapping or None")  # noqa: TRY004
+    _check(answer, policy)
+    return answer
+
+
+def _check(entry: KeyEntry, policy: Policy) -> None:
+    subject, anchor, plan, zone = (getattr(entry, name) for name in ("subject", "anchor", "plan", "timezone"))
+    if not isinstance(subject, str) or not subject:
+        raise ValueError("it returned a subject that is not a text")
+    if plan is not None and plan not in policy.plans:
+        raise ValueError(f"it returned the plan {plan!r}; the policy has {', '.join(policy.plans)}")
+    if anchor is not None and not isinstance(anchor, date):
+        raise ValueError(f"it returned the anchor {anchor!r}; expected a date")
+    try:
+        ZoneInfo(zone or "UTC")
+    except (ValueError, KeyError, OSError, TypeError):
+        raise ValueError(f"it returned the timezone {zone!r}, which is not known") from None

@@ -1,0 +1,146 @@
+"""Closings on their way to the store: they wait here, and leave in batches, in the background.
+
+Rule 1: the request path is never held up; a store that is away is retried for as long as the process runs.
+Rule 2: every closing may be sent again: its rid makes a repeat harmless.
+Rule 3: a forked child settles its own requests and leaves its parent's to the parent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from meter_mw.stores.port import StoreUnavailable
+
+if TYPE_CHECKING:
+    from meter_mw.stores.port import Closing, Store
+
+_log = logging.getLogger(__name__)
+
+BATCH = 100
+"""Closings that go out in one round trip at most."""
+
+MOST_WAITING = 200_000
+"""Beyond this many the oldest is let go; the journal still has its event."""
+
+_LINGER = 0.005
+_LONGEST_PAUSE = 1.0
+
+
+class Settler:
+    """Sends closings to a blocking store from a thread of its own."""
+
+    def __init__(self, store: Store, *, most_waiting: int = MOST_WAITING) -> None:
+        self._store = store
+        self._most_waiting = most_waiting
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._waiting: deque[Closing] = deque()
+        self._wake = threading.Event()
+        self._idle = threading.Condition()
+        self._sending = 0
+        self._thread: threading.Thread | None = None
+        self._start_lock = threading.Lock()
+        self._stopping = False
+        self.dropped = 0
+
+    def put(self, closing: Closing) -> None:
+        """Have it sent soon; never blocks."""
+        if len(self._waiting) >= self._most_waiting:
+            self._drop()
+        self._waiting.append(closing)
+        if self._thread is None:
+            self._start()
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def _drop(self) -> None:
+        try:
+            self._waiting.popleft()
+        except IndexError:
+            return
+        self.dropped += 1
+        if self.dropped == 1:
+            _log.error("the store was away for too long: closings are dropped, and its counts will be off")
+
+    def _start(self) -> None:
+        with self._start_lock:
+            if self._thread is None and not self._stopping:
+                self._thread = threading.Thread(target=self._run, name="meter-mw-settler", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        pause = 0.0
+        while True:
+            self._wake.wait()
+            if not self._waiting:
+                self._wake.clear()
+                if not self._waiting:
+                    if self._stopping:
+                        return
+                    continue
+            if len(self._waiting) < BATCH and not self._stopping:
+                time.sleep(_LINGER)
+            if self._send():
+                pause = 0.0
+            else:
+                pause = min(_LONGEST_PAUSE, max(0.05, pause * 2))
+                time.sleep(random.uniform(0, pause))  # noqa: S311 - jitter
+
+    def _send(self) -> bool:
+        self._sending = min(BATCH, len(self._waiting))
+        batch = [self._waiting.popleft() for _ in range(self._sending)]
+        try:
+            self._store.settle(batch)
+        except StoreUnavailable as outage:
+            _log.warning("%d closings wait for the store: %s", len(batch) + len(self._waiting), outage)
+            self._waiting.extendleft(reversed(batch))
+            return False
+        finally:
+            self._sending = 0
+            with self._idle:
+                self._idle.notify_all()
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """How many closings the store has not confirmed yet."""
+        return len(self._waiting) + self._sending
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all that was put is in the store, at most `timeout` seconds; say whether it is."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self.waiting == 0, timeout)
+
+    def close(self, timeout: float) -> bool:
+        """Flush, then stop."""
+        done = self.flush(timeout)
+        self._stopping = True
+        self._wake.set()
+        return done
+
+
+class DirectSettler:
+    """Settles at once, for a store that never makes its caller wait."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def put(self, closing: Closing) -> None:
+        """Settle it."""
+        self._store.settle((closing,))
+
+    def flush(self, timeout: float) -> bool:  # noqa: ARG002 - nothing ever waits
+        """Say that nothing waits."""
+        return True
+
+    def close(self, timeout: float) -> bool:  # noqa: ARG002 - nothing ever waits
+        """Say that nothing waits."""
+        return True
