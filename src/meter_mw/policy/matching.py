@@ -3,6 +3,8 @@
 Rule 1: the first entry in order that matches wins, whatever the trie looks like.
 Rule 2: a request costs at most (segments + 1) visits of each node, and only of the nodes whose
 prefix it has: a literal costs one look-up, however many routes stand beside it.
+Rule 3: a template takes whatever any supported router would lead to its handler, and rather more
+than less: what escapes its route escapes its limits.
 """
 
 from __future__ import annotations
@@ -23,8 +25,7 @@ __all__ = ["Matcher", "OddPath", "Template", "TemplateError", "canonical", "rout
 T = TypeVar("T")
 
 _TAKES = {
-    # Each kind takes what any of the supported frameworks does, so that no spelling that reaches a
-    # handler is missed: Werkzeug's digits are Unicode's, Starlette's UUID may lack its hyphens.
+    # Rule 3: Werkzeug's digits are Unicode's, Starlette's UUID may lack its hyphens.
     Kind.INT: re.compile(r"\d+"),
     Kind.FLOAT: re.compile(r"\d+(?:\.\d+)?"),
     Kind.UUID: re.compile("[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}"),
@@ -261,7 +262,7 @@ def _tokens(pieces: tuple[Piece, ...], *, is_last: bool) -> list[tuple[_Token, .
     head = pieces[0]
     if isinstance(head, Parameter) and head.kind is Kind.PATH:
         if len(pieces) == 1:
-            return [(_Wild.REST if is_last else _Wild.MANY,)]
+            return [(_Wild.REST,)] if is_last else [(), (_Wild.MANY,)]
         suffix = _Pattern(Kind.PATH, suffix="".join(map(str, pieces[1:])))
         return [(suffix,), (_Wild.MANY, suffix)]
     if len(pieces) == 1:

@@ -154,9 +154,10 @@ def _parameter(text: str, token: re.Match[str]) -> Parameter:
         return Parameter(name, _KINDS[kind])
     found = f"{text!r} has the parameter {token.group()!r}"
     if kind not in _KINDS:
-        raise TemplateError(f"{found}, whose converter {kind!r} is unknown; {_advice(name, kind)}")
-    stripped = name.strip()
-    example = Parameter(stripped if stripped.isidentifier() else "id", _KINDS[kind])
+        raise TemplateError(
+            f"{found}, whose converter {kind!r} is unknown; {_advice(name.strip(), kind.strip())}"
+        )
+    example = Parameter(name.strip() if name.strip().isidentifier() else "id", _KINDS[kind])
     raise TemplateError(f"{found}, whose name is not an identifier; write it like {str(example)!r}")
 
 
