@@ -176,8 +176,17 @@ class HttpSink:
 
     @contextlib.contextmanager
     def _cut_off(self, connection: HTTPConnection) -> Iterator[None]:
-        """Hang up when the timeout is over: a socket's own timeout starts anew with each byte."""
-        timer = threading.Timer(self._timeout, _hang_up, (connection,))
+        """Hang up when the timeout is over: a socket's own timeout starts anew with each byte.
+
+        Raises `TimeoutError` then, as half a header section can pass for a whole one.
+        """
+        late = threading.Event()
+
+        def hang_up() -> None:
+            late.set()
+            _hang_up(connection)
+
+        timer = threading.Timer(self._timeout, hang_up)
         timer.daemon = True
         # No thread can be started while the interpreter ends; the socket's own timeout remains.
         with contextlib.suppress(RuntimeError):
@@ -186,6 +195,8 @@ class HttpSink:
             yield
         finally:
             timer.cancel()
+        if late.is_set():
+            raise TimeoutError(f"no whole answer within {self._timeout} s")
 
 
 def _hang_up(connection: HTTPConnection) -> None:
