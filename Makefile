@@ -1,0 +1,35 @@
+# Everything here sets up what it needs: a virtual environment in .venv, with a real Redis for the tests.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: demo test lint types bench docs clean
+
+demo: .venv/.servers
+	$(BIN)/python examples/demo.py
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+lint: .venv/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/.lint
+	$(BIN)/mypy
+
+bench: .venv/.bench
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv build dist var .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# pip has installed dependency groups since 25.1; older ones come with Python 3.11.
+.venv/.pip:
+	$(PYTHON) -m venv .venv || { $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv .venv; }
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	touch $@
+
+.venv/.%: .venv/.pip pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable . --group $*
+	touch $@
