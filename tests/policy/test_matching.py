@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Entry = tuple[Template, "frozenset[str] | None", int]
 
-SEGMENTS = ["a", "b", "ab", "1", "12", "a.b", "a-b", "a-b-a", ".b", "1.5", "\u0663", "v1"]
+SEGMENTS = ["a", "b", "ab", "1", "12", "a.b", "a-b", "a-b-a", "-a", "a--b", ".b", "1.5", "\u0663", "v1"]
 PLAIN = st.lists(st.sampled_from(SEGMENTS), max_size=5).map(lambda parts: "/" + "/".join(parts))
 SPELT = st.lists(st.sampled_from([*SEGMENTS, "", "", ".", ".."]), max_size=6).map(lambda p: "/" + "/".join(p))
 METHODS = st.sampled_from(["GET", "HEAD", "POST", "get", "FOO"])
@@ -201,6 +201,8 @@ def test_no_spelling_escapes(reaches: Any, unknown: list[str]) -> None:
         ("/{a}--{b}", "/x---y", True),
         ("/{a}--{b}", "/x--", False),
         ("/{a}-{b}-{c}", "/x-y", False),
+        ("/{a}-{b}-{c}", "/x--y", False),
+        ("/{a}-{b}", "/-y", False),
         ("/Items", "/items", False),
         ("/a.c", "/abc", False),
     ],
@@ -275,6 +277,7 @@ def test_resolve_refuses_odd_characters() -> None:
         (["/{p:path}/z", "/a/z", "/a/{q:path}/z", "/{q:path}/z", "/a"], [(1, 0), (2, 0), (3, 0)]),
         (["/{p:path}.b", "/a.b", "/x/{q:path}.b", "/{x}.b"], [(1, 0), (2, 0)]),
         (["/a", "/{x}", "/{rest:path}"], []),
+        (["/z", "/{x}/z", "/{p:path}/z"], []),
     ],
 )
 def test_unreachable(texts: list[str], expected: list[tuple[Any, Any]]) -> None:

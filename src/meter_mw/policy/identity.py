@@ -103,11 +103,9 @@ class Credential:
 
     __hash__ = None  # type: ignore[assignment]  # a table of keys is a table of pseudonyms
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a credential is neither pickled nor copied; pass on its pseudonym")
-
     def __getstate__(self) -> NoReturn:
-        raise TypeError("a credential has no state to show; pass on its pseudonym")
+        # What pickle and copy ask for.
+        raise TypeError("a credential is neither pickled nor copied; pass on its pseudonym")
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class _Pattern:
 
     def takes(self, segment: str) -> bool:
         end = len(segment) - len(self.suffix)
-        if len(self.prefix) > end or not (segment.startswith(self.prefix) and segment.endswith(self.suffix)):
+        if not (segment.startswith(self.prefix) and segment.endswith(self.suffix)):
             return False
         if self.kind is Kind.PATH:  # the last segment of `{page:path}.html`, which may be `.html`
             return True
@@ -205,7 +205,7 @@ def _step(live: list[_Node], segment: str) -> list[_Node]:
         child = node.literals.get(segment)
         if child is not None:
             after.append(child)
-        if node.one is not None and segment:
+        if node.one is not None:
             after.append(node.one)
         if node.checks:
             after += [child for check, child in node.checks if check(segment)]
