@@ -185,8 +185,9 @@ def used_in(state: Span, start: int) -> int:
 def recounted(state: Span, window: int, *, taken: int, actual: int) -> Span:
     """Give a cap's state when `taken` units, charged in `window`, turn out to be `actual`.
 
-    A window that is over is no longer counted; the count stays within 0 and the largest cost.
+    A window that is over is no longer counted, and one that nothing was counted in has nothing to give
+    back; the count stays within 0 and the largest cost.
     """
-    if state.whole > window:
+    if state.whole > window or (state.whole < window and actual <= taken):
         return state
     return Span(window, min(LARGEST_COST, max(0, used_in(state, window) + actual - taken)))

@@ -117,10 +117,12 @@ class MemoryStore:
         after: list[Reading] = []
         for charge in command.charges:
             state = _after(subject, charge, now_us)
-            _write(subject, charge, state)
+            if charge.take:
+                _write(subject, charge, state)
             windows.append(0 if isinstance(charge.quota, Rate) else state.whole)
             after.append(Reading(state))
-        _prune(subject, now_us)
+        if any(charge.take for charge in command.charges):
+            _prune(subject, now_us)
         pending = _Pending(tuple(zip(command.charges, windows, strict=True)))
         subject.rids[command.rid] = (now_us, pending)
         return Tally(Verdict.ADMITTED, now_us, tuple(after))
@@ -141,15 +143,16 @@ class MemoryStore:
             subject.rids[closing.rid] = (now_us, "void")
             if known is None:
                 return Outcome.RECOVERED
-            for charge, window_us in known.charges:
-                _book(subject, Booking(charge, 0, window_us), charge.take, now_us)
-            _prune(subject, now_us)
+            _book(
+                subject,
+                [(Booking(charge, 0, window), charge.take) for charge, window in known.charges],
+                now_us,
+            )
             return Outcome.APPLIED
         subject.rids[closing.rid] = (now_us, "settled")
-        for booking in closing.bookings:
-            taken = 0 if known is None else booking.charge.take
-            _book(subject, booking, taken, now_us)
-        _prune(subject, now_us)
+        _book(
+            subject, [(each, 0 if known is None else each.charge.take) for each in closing.bookings], now_us
+        )
         return Outcome.RECOVERED if known is None else Outcome.APPLIED
 
     def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
@@ -158,7 +161,7 @@ class MemoryStore:
             now_us = self._clock()
             if not all(_covers(each, now_us) for each in charges):
                 return Tally(Verdict.REFRESH, now_us)
-            subject = self._subjects.get(tag) or _Subject()
+            subject = _as_of(self._subjects.get(tag) or _Subject(), now_us)
             readings = tuple(_judged(subject, each, now_us) for each in charges)
             fits = all(reading.fits for reading in readings)
             return Tally(Verdict.ADMITTED if fits else Verdict.DENIED, now_us, readings)
@@ -202,8 +205,18 @@ def _rewind(subject: _Subject, now_us: int) -> None:
     back_us = subject.seen_us - now_us
     for id_, entry in subject.entries.items():
         if id_.startswith(RATE_ID):
-            entry.state = Span(entry.state.whole - back_us, entry.state.part)
+            whole = entry.state.whole - back_us
+            subject.entries[id_] = _Entry(Span(whole, entry.state.part), whole)
     subject.seen_us = now_us
+
+
+def _as_of(subject: _Subject, now_us: int) -> _Subject:
+    """Give the subject as a charge would find it now, without touching it."""
+    if now_us >= subject.seen_us:
+        return subject
+    subject = _Subject(subject.seen_us, dict(subject.entries))
+    _rewind(subject, now_us)
+    return subject
 
 
 def _standing(subject: _Subject, charge: Charge, now_us: int) -> Span:
@@ -235,18 +248,32 @@ def _write(subject: _Subject, charge: Charge, state: Span) -> None:
     until_us = state.whole
     if charge.windows is not None:
         _, until_us = standing_window(state.whole, charge.windows, state.whole)
+        before = subject.entries.get(charge.id)
+        if before is not None and before.state.whole == state.whole:
+            until_us = max(until_us, before.until_us)
     subject.entries[charge.id] = _Entry(state, until_us)
 
 
-def _book(subject: _Subject, booking: Booking, taken: int, now_us: int) -> None:
-    charge = booking.charge
-    entry = subject.entries.get(charge.id)
-    state = AT_REST if entry is None else entry.state
-    if isinstance(charge.quota, Rate):
-        state = booked(normal(state, charge.quota), charge.quota, now_us, taken=taken, actual=booking.actual)
-    else:
-        state = recounted(state, booking.window_us, taken=taken, actual=booking.actual)
-    _write(subject, charge, state)
+def _book(subject: _Subject, bookings: Sequence[tuple[Booking, int]], now_us: int) -> None:
+    """Put what each booking is in place of what was taken; one that is right already changes nothing."""
+    changed = False
+    for booking, taken in bookings:
+        charge = booking.charge
+        entry = subject.entries.get(charge.id)
+        before = AT_REST if entry is None else entry.state
+        if booking.actual == taken:
+            continue
+        if isinstance(charge.quota, Rate):
+            state = normal(before, charge.quota)
+            state = booked(state, charge.quota, now_us, taken=taken, actual=booking.actual)
+        else:
+            state = recounted(before, booking.window_us, taken=taken, actual=booking.actual)
+            if state == before:
+                continue
+        _write(subject, charge, state)
+        changed = True
+    if changed:
+        _prune(subject, now_us)
 
 
 def _prune(subject: _Subject, now_us: int) -> None:
