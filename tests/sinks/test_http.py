@@ -8,8 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
 
 import pytest
 from standardwebhooks import Webhook
@@ -18,6 +17,10 @@ from meter_mw.sinks import Delivered, Duplicate, HttpSink, Permanent, Retry, Unk
 from meter_mw.testing.sinks import SinkConformance, event
 
 from .conftest import Post, Receiver, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from http.server import BaseHTTPRequestHandler
 
 SECRET = "canary-secret-of-the-hook"
 

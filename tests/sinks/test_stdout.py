@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from meter_mw.sinks import Delivered, Retry, StdoutSink
 from meter_mw.testing.sinks import SinkConformance, event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class PipeRig:

@@ -1,0 +1,300 @@
+"""A courier, step by step under a clock that the test moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meter_mw.journal import Journal, read_parked
+from meter_mw.journal.courier import LONGEST_ORDER, Courier
+from meter_mw.journal.estates import estate_paths, segment_path
+from meter_mw.journal.holdings import Holdings
+from meter_mw.sinks import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
+
+from .conftest import SOURCE, Clock, MemorySink, event, expected, ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+
+class Scene:
+    """A journal, a sink, and the courier between them."""
+
+    def __init__(self, place: Path, journal: Journal) -> None:
+        self.journal = journal
+        self.place = place
+        self.clock = Clock()
+        self.chance = 1.0
+        self.sink = MemorySink(max_batch=10)
+        self.begin()
+
+    def begin(self) -> None:
+        self.holdings = Holdings(
+            self.journal, [self.sink.name], clock=self.clock, adopt_every=30, retention=0
+        )
+        self.courier = Courier(
+            self.sink,
+            self.holdings,
+            self.place,
+            clock=self.clock,
+            random=lambda: self.chance,
+            backoff=0.5,
+            longest_backoff=60.0,
+        )
+
+    def append(self, numbers: range) -> None:
+        for number in numbers:
+            self.journal.append(event(number))
+
+    def run(self) -> None:
+        while (wait := self.courier.step()) is not None:
+            self.clock.now += wait
+
+
+@pytest.fixture
+def scene(place: Path, journal: Journal) -> Scene:
+    return Scene(place, journal)
+
+
+def always(outcome: Outcome) -> Callable[[Sequence[bytes]], Sequence[Outcome]]:
+    return lambda batch: [outcome] * len(batch)
+
+
+def for_event(name: str, outcome: Outcome) -> Callable[[Sequence[bytes]], Sequence[Outcome]]:
+    return lambda batch: [outcome if name in ids([payload]) else Delivered() for payload in batch]
+
+
+def test_batches_in_order(scene: Scene) -> None:
+    """Everything once, in order, in batches no larger than the sink takes."""
+    scene.append(range(25))
+    scene.run()
+    assert [len(batch) for batch in scene.sink.sent] == [10, 10, 5]
+    assert ids(scene.sink.accepted) == expected(range(25))
+    scene.append(range(25, 27))
+    scene.run()
+    assert ids(scene.sink.accepted) == expected(range(27))
+
+
+def test_a_batch_is_bounded_in_bytes(scene: Scene) -> None:
+    """Large events travel in smaller batches."""
+    for number in range(4):
+        scene.journal.append(event(number, 600_000))
+    scene.run()
+    assert [len(batch) for batch in scene.sink.sent] == [2, 2]
+
+
+def test_a_storm_of_failures_and_recovery(scene: Scene) -> None:
+    """Ten minutes of failures double the wait up to its bound, change no batch, and lose nothing."""
+    scene.append(range(25))
+    scene.sink.answer = always(Retry())
+    begin = scene.clock.now
+    waits = []
+    while scene.clock.now < begin + 600:
+        waits.append(scene.courier.step())
+        scene.clock.now += waits[-1] or 0
+    assert waits[:9] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert all(batch == scene.sink.sent[0] for batch in scene.sink.sent)
+    scene.sink.answer = always(Delivered())
+    scene.run()
+    assert ids(scene.sink.accepted) == expected(range(25))
+
+
+def test_jitter_is_full(scene: Scene) -> None:
+    """The wait is anything from nothing to the bound."""
+    scene.append(range(1))
+    scene.sink.answer = always(Unknown())
+    scene.chance = 0.25
+    assert scene.courier.step() == 0.125
+    scene.clock.now += 0.125
+    scene.chance = 0.0
+    assert scene.courier.step() == 0.0
+
+
+def test_retry_after_is_obeyed(scene: Scene) -> None:
+    """No attempt before the moment, not even in a hurry; with jitter never less."""
+    scene.append(range(1))
+    scene.sink.answer = always(Retry(17.0))
+    scene.chance = 0.0
+    assert scene.courier.step() == 17.0
+    scene.clock.now += 16.9
+    scene.courier.hurry()
+    assert scene.courier.step() == pytest.approx(0.1)
+    assert len(scene.sink.sent) == 1
+    scene.clock.now += 0.2
+    scene.chance = 1.0
+    assert scene.courier.step() == pytest.approx(17.5)
+    assert len(scene.sink.sent) == 2
+
+
+def test_an_absurd_retry_after_is_bounded(scene: Scene) -> None:
+    """A destination that asks for a year is asked again after an hour."""
+    scene.append(range(1))
+    scene.chance = 0.0
+    scene.sink.answer = always(Retry(3e7))
+    assert scene.courier.step() == LONGEST_ORDER
+
+
+def test_a_hurry_ends_our_own_wait(scene: Scene) -> None:
+    """A flush tries at once where nobody asked for the wait."""
+    scene.append(range(1))
+    scene.sink.answer = always(Retry())
+    assert scene.courier.step() == 0.5
+    scene.courier.hurry()
+    assert scene.courier.step() == 1.0
+    assert len(scene.sink.sent) == 2
+
+
+def test_a_poison_event_is_parked(scene: Scene, place: Path) -> None:
+    """It is kept with its reason, and the rest is sent once."""
+    scene.append(range(25))
+    scene.sink.answer = for_event("event-7", Permanent("no such meter"))
+    scene.run()
+    assert ids(scene.sink.accepted) == [one for one in expected(range(25)) if one != "event-7"]
+    (parked,) = read_parked(place)
+    assert (parked.sink, parked.reason, parked.payload) == ("memory", "no such meter", event(7))
+    assert (place / "parked.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_poison_that_is_no_text_is_parked_whole(scene: Scene, place: Path) -> None:
+    """Bytes that no JSON file can hold come back as they were."""
+    scene.journal.append(b"\xff\x00")
+    scene.sink.answer = always(Permanent("not JSON"))
+    scene.run()
+    assert [parked.payload for parked in read_parked(place)] == [b"\xff\x00"]
+
+
+def test_what_cannot_be_parked_waits(scene: Scene, place: Path) -> None:
+    """Without a place for it, a poison event is not passed."""
+    scene.append(range(2))
+    (place / "parked.jsonl").mkdir()
+    scene.sink.answer = for_event("event-0", Permanent("bad"))
+    assert scene.courier.step()
+    (place / "parked.jsonl").rmdir()
+    scene.run()
+    assert [parked.payload for parked in read_parked(place)] == [event(0)]
+    assert ids(scene.sink.accepted) == ["event-1"]
+
+
+def test_one_event_that_waits_holds_up_no_other(scene: Scene) -> None:
+    """Accepted events leave the batch, new ones take their place, and the cursor stays behind."""
+    scene.append(range(25))
+    scene.sink.answer = for_event("event-3", Retry())
+    for _ in range(6):
+        scene.clock.now += scene.courier.step() or 0
+    assert ids(scene.sink.accepted) == [one for one in expected(range(25)) if one != "event-3"]
+    scene.begin()
+    scene.sink.accepted.clear()
+    scene.sink.answer = always(Delivered())
+    scene.run()
+    assert ids(scene.sink.accepted) == expected(range(3, 25))
+
+
+def test_duplicates_are_delivered(scene: Scene) -> None:
+    """An event that was there already is not sent again."""
+    scene.append(range(3))
+    scene.sink.answer = always(Duplicate())
+    scene.run()
+    assert len(scene.sink.sent) == 1
+
+
+def test_an_unknown_outcome_is_sent_again(scene: Scene) -> None:
+    """A lost answer leads to the same events by the same ids."""
+    scene.append(range(3))
+    scene.sink.answer = always(Unknown())
+    scene.clock.now += scene.courier.step() or 0
+    scene.sink.answer = always(Delivered())
+    scene.run()
+    assert scene.sink.sent[0] == scene.sink.sent[1]
+
+
+@pytest.mark.parametrize("answer", [lambda batch: [], lambda batch: 1 / 0])
+def test_a_sink_that_misbehaves_loses_nothing(
+    scene: Scene, answer: Callable[[Sequence[bytes]], Sequence[Outcome]]
+) -> None:
+    """An exception, or the wrong number of outcomes, is a failure like others."""
+    scene.append(range(3))
+    scene.sink.answer = answer
+    assert scene.courier.step() == 0.5
+    scene.clock.now += 0.5
+    scene.sink.answer = always(Delivered())
+    scene.run()
+    assert ids(scene.sink.accepted) == expected(range(3))
+
+
+def test_a_crash_before_the_cursor_repeats_and_loses_nothing(scene: Scene) -> None:
+    """A courier that begins anew goes on behind what was delivered."""
+    scene.append(range(15))
+    scene.courier.step()
+    scene.begin()
+    scene.run()
+    assert ids(scene.sink.accepted) == expected(range(15))
+
+
+def test_segments_go_as_they_are_delivered(scene: Scene, place: Path) -> None:
+    """Of a long journal only the segment that is being written stays, and after close nothing."""
+    for number in range(1000):
+        scene.journal.append(event(number, 300))
+    scene.run()
+    (estate,) = estate_paths(place)
+    assert len(list(estate.glob("*.seg"))) == 1
+    scene.journal.close()
+    assert estate_paths(place) == []
+    assert len(scene.sink.accepted) == 1000
+
+
+def test_undelivered_events_survive_close(scene: Scene, place: Path) -> None:
+    """What the sink did not take is there for the next process, which leaves an empty directory."""
+    scene.append(range(15))
+    scene.courier.step()
+    scene.journal.close()
+    scene.begin()
+    scene.run()
+    assert ids(scene.sink.accepted) == expected(range(15))
+    assert estate_paths(place) == []
+
+
+def test_damage_is_passed_and_said(scene: Scene, place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A broken event is reported, and those around it are delivered."""
+    scene.append(range(15))
+    scene.journal.close()
+    (estate,) = estate_paths(place)
+    path = segment_path(estate, 1)
+    path.write_bytes(path.read_bytes().replace(b"event-7", b"event-8"))
+    scene.begin()
+    scene.run()
+    assert ids(scene.sink.accepted) == [one for one in expected(range(15)) if one != "event-7"]
+    assert "a frame is broken" in caplog.text
+
+
+def test_a_refused_segment_is_passed_and_said(
+    scene: Scene, place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A symbolic link among the segments is not read, and delivery goes on behind it."""
+    for number in range(300):
+        scene.journal.append(event(number, 500))
+    scene.journal.close()
+    (estate,) = estate_paths(place)
+    segment_path(estate, 1).rename(tmp_path / "elsewhere")
+    segment_path(estate, 1).symlink_to(tmp_path / "elsewhere")
+    scene.begin()
+    scene.run()
+    assert 0 < len(scene.sink.accepted) < 300
+    assert ids(scene.sink.accepted)[-1] == "event-299"
+    assert "not a regular file" in caplog.text
+    assert (tmp_path / "elsewhere").exists()
+
+
+def test_own_and_adopted_take_turns(scene: Scene, place: Path) -> None:
+    """A large inheritance does not hold up what is new."""
+    old = Journal(place, SOURCE)
+    for number in range(100, 200):
+        old.append(event(number))
+    old.close()
+    scene.append(range(20))
+    for _ in range(4):
+        scene.courier.step()
+    assert {"event-0", "event-19"} <= set(ids(scene.sink.accepted))
+    scene.run()
+    assert sorted(ids(scene.sink.accepted)) == sorted(expected(range(20)) + expected(range(100, 200)))
