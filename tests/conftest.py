@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.servers import BINARIES, RedisServer
 
 from meter_mw.testing.stores import Clock
+from support.servers import BINARIES, RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,0 +1,263 @@
+"""The store in Redis, for callers that may block: `redis_link` has its manners, `meter.lua` its sums."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ResponseError
+
+from meter_mw.stores.redis_link import (
+    BATCH,
+    FAILURES,
+    PATIENCE_US,
+    Address,
+    Breaker,
+    Crowded,
+    StoreClock,
+    Transport,
+    converse,
+    read_url,
+)
+from meter_mw.stores.redis_protocol import admit_call, closing_call, outcome, peek_call, tally
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from meter_mw.stores.port import Admit, Charge, Closing, Outcome, Tally
+    from meter_mw.stores.redis_link import Talk, Trip
+    from meter_mw.stores.redis_protocol import Call
+
+
+def open_store(
+    url: str, *, connections: int | None = None, clock: Callable[[], int] | None = None
+) -> RedisStore:
+    """Open a store by URL: redis, rediss, valkey, valkeys, unix or redis+unix; nothing is connected yet.
+
+    `clock` replaces the server's time, for tests.
+    """
+    return RedisStore(read_url(url, connections), clock=clock)
+
+
+class RedisStore:
+    """Quota state in Redis; one per process is enough for all threads, and for children that it forks."""
+
+    def __init__(self, address: Address, *, clock: Callable[[], int] | None = None) -> None:
+        self._address = address
+        self._clock = clock
+        self._store_clock = StoreClock()
+        self._pools: dict[int, _Pool] = {}
+        self._pool()
+
+    def now_us(self) -> int:
+        """Give the server's time as the replies so far tell it."""
+        return self._store_clock.now_us() if self._clock is None else self._clock()
+
+    def close(self) -> None:
+        """Let go of connections; the next command opens new ones."""
+        self._pool().drop()
+
+    def admit(self, command: Admit, *, patience_us: int) -> Tally:
+        """Decide in one round trip; see `Store.admit`."""
+        return self._read(admit_call(command, self._time()), patience_us, urgent=True)
+
+    def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
+        """Read without changing anything; see `Store.peek`."""
+        return self._read(peek_call(tag, charges, self._time()), PATIENCE_US, urgent=False)
+
+    def settle(self, closings: Sequence[Closing]) -> Sequence[Outcome]:
+        """Apply in round trips of a hundred; see `Store.settle`."""
+        clock = self._time()
+        calls = [closing_call(each, clock) for each in closings]
+        outcomes: list[Outcome] = []
+        for start in range(0, len(calls), BATCH):
+            sent_us = self._store_clock.local()
+            for reply in self._ask(calls[start : start + BATCH], PATIENCE_US, urgent=False):
+                what, now_us = outcome(reply)
+                outcomes.append(what)
+            self._store_clock.learn(now_us, sent_us)
+        return outcomes
+
+    def _read(self, call: Call, patience_us: int, *, urgent: bool) -> Tally:
+        sent_us = self._store_clock.local()
+        (reply,) = self._ask((call,), patience_us, urgent=urgent)
+        answer = tally(reply)
+        self._store_clock.learn(answer.now_us, sent_us)
+        return answer
+
+    def _ask(self, calls: Sequence[Call], patience_us: int, *, urgent: bool) -> list[object]:
+        deadline = time.monotonic() + patience_us / 1_000_000
+        pool = self._pool()
+        return _hold(converse(calls, self._address.place, pool.breaker, urgent=urgent), pool, deadline)
+
+    def _time(self) -> str:
+        return "" if self._clock is None else str(self._clock())
+
+    def _pool(self) -> _Pool:
+        """Give this process's connections: a fork's child makes its own, and leaves its parent's alone."""
+        pid = os.getpid()
+        pool = self._pools.get(pid)
+        if pool is None:
+            pool = _Pool(self._address)
+            self._pools = {pid: pool}
+        return pool
+
+
+def _hold(talk: Talk, pool: _Pool, deadline: float) -> list[object]:
+    """Hold a conversation over blocking connections."""
+    try:
+        trip = next(talk)
+        while True:
+            answer: Sequence[object] | Exception
+            try:
+                answer = pool.make(trip, deadline)
+            except FAILURES as failure:
+                answer = failure.with_traceback(None)
+            trip = talk.send(answer)
+    except StopIteration as end:
+        replies: list[object] = end.value
+        return replies
+    finally:
+        talk.close()
+
+
+class _Pool:
+    """Connections of one process: at most so many, the last used first."""
+
+    def __init__(self, address: Address) -> None:
+        self.breaker = Breaker()
+        self._address = address
+        self._idle: list[_Bounded] = []
+        self._free = threading.Semaphore(address.connections)
+        self._connect()  # refuse options that no connection knows, before anything is asked
+
+    def make(self, trip: Trip, deadline: float) -> Sequence[object]:
+        """Make one round trip before `deadline`, by the monotonic clock; what failed is closed."""
+        if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise Crowded(f"its {self._address.connections} connections are all in use")
+        try:
+            if trip.fresh:
+                self.drop()
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connect()
+            connection.deadline = deadline
+            try:
+                replies = connection.exchange(trip.calls)
+            except BaseException:
+                connection.drop()
+                raise
+            self._idle.append(connection)
+            return replies
+        finally:
+            self._free.release()
+
+    def drop(self) -> None:
+        """Close the connections that are not in use."""
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().drop()
+
+    def _connect(self) -> _Bounded:
+        kind = _KINDS[self._address.transport]
+        try:
+            return kind(**self._address.options)
+        except TypeError as error:
+            raise ValueError(f"an option of the store's URL is not known: {error}") from None
+
+
+class _Bounded(AbstractConnection):
+    """A connection whose every wait ends at `deadline`: connecting, its handshake, sending, each receive.
+
+    redis-py's timeouts are fixed when the connection is made and hold for one receive each, so a server
+    that dribbles outlasts them. Here both timeouts are what is left until the deadline, and the socket asks
+    for it anew at each step. This rests on three things that redis-py 6.4 to 8 share: it reads
+    `socket_timeout` and `socket_connect_timeout` of itself, `_connect` gives the socket, and the parsers
+    ask no more of that than a socket's methods.
+    """
+
+    deadline: float | None = None
+
+    def _left(self) -> float | None:
+        if self.deadline is None:
+            return None
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time for this call is over")
+        return left
+
+    def _keep(self, value: float | None) -> None:
+        """Leave the timeouts as they are, whatever redis-py would set."""
+
+    socket_timeout = property(_left, _keep)
+    socket_connect_timeout = property(_left, _keep)
+
+    def _connect(self) -> _BoundedSocket:
+        sock = super()._connect()  # type: ignore[no-untyped-call,safe-super]  # its siblings have a body
+        return _BoundedSocket(sock, self._left)
+
+    def drop(self) -> None:
+        """Close it; the next exchange connects anew."""
+        self.disconnect()  # type: ignore[no-untyped-call]  # redis-py does not type it
+
+    def exchange(self, calls: Sequence[Call]) -> list[object]:
+        """Send all calls, connecting first if need be, and read all replies; error replies are values."""
+        packed = self.pack_commands(calls)  # type: ignore[no-untyped-call]  # redis-py does not type these
+        self.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
+        return [self._reply() for _ in calls]
+
+    def _reply(self) -> object:
+        try:
+            return self.read_response()
+        except ResponseError as refusal:
+            return refusal.with_traceback(None)
+
+
+class _BoundedTcp(_Bounded, Connection):
+    """The same over TCP."""
+
+
+class _BoundedTls(_Bounded, SSLConnection):
+    """The same over TLS."""
+
+
+class _BoundedUnix(_Bounded, UnixDomainSocketConnection):
+    """The same over a Unix socket."""
+
+
+_KINDS: dict[Transport, Callable[..., _Bounded]] = {
+    Transport.TCP: _BoundedTcp,
+    Transport.TLS: _BoundedTls,
+    Transport.UNIX: _BoundedUnix,
+}
+
+
+class _BoundedSocket:
+    """A socket that asks how long it may wait before each step."""
+
+    def __init__(self, sock: socket.socket, left: Callable[[], float | None]) -> None:
+        self._sock = sock
+        self._left = left
+
+    def recv_into(self, buffer: bytearray) -> int:
+        self._sock.settimeout(self._left())
+        return self._sock.recv_into(buffer)
+
+    def recv(self, size: int) -> bytes:
+        self._sock.settimeout(self._left())
+        return self._sock.recv(size)
+
+    def sendall(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._sock.settimeout(self._left())
+            rest = rest[self._sock.send(rest) :]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sock, name)

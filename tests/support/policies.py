@@ -1,0 +1,171 @@
+"""Policies and requests built by hand, for tests that are not about the policy file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meter_mw.model import Count, Meter, Request
+from meter_mw.periods import Period
+from meter_mw.policy.addresses import TrustedProxies
+from meter_mw.policy.identity import BearerKey, Credential, HeaderKey, pseudonym
+from meter_mw.policy.policy import (
+    Anonymous,
+    EventRules,
+    Failure,
+    HeaderRules,
+    IdentityRules,
+    KeyEntry,
+    Limit,
+    Mode,
+    Plan,
+    Policy,
+    Route,
+    Unknown,
+)
+from meter_mw.policy.templates import Template
+from meter_mw.quota import Cap, Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from meter_mw.policy.identity import KeyPlace
+    from meter_mw.policy.policy import Resolver, SinkRule
+
+SECOND_US = 1_000_000
+DAY_US = 86_400 * SECOND_US
+
+SECRET = b"a secret of thirty-two bytes ...."
+
+REQUESTS = Meter("requests", Count.REQUESTS)
+INGRESS = Meter("ingress", Count.REQUEST_BYTES)
+EGRESS = Meter("egress", Count.RESPONSE_BYTES)
+TOKENS = Meter("tokens", Count.REPORTED)
+METERS = (REQUESTS, INGRESS, EGRESS, TOKENS)
+
+
+def rate(
+    units: int,
+    *,
+    burst: int | None = None,
+    period_us: int = SECOND_US,
+    name: str = "rate",
+    meter: Meter = REQUESTS,
+    on: Failure = Failure.OPEN,
+    route: str | None = None,
+) -> Limit:
+    """Make a limit of `units` a period, `burst` of which may come at once (all, if not said)."""
+    return Limit(name, meter, Rate(units, period_us, burst or units), on, route)
+
+
+def cap(
+    units: int,
+    period: Period = Period.MONTH,
+    *,
+    name: str = "cap",
+    meter: Meter = REQUESTS,
+    on: Failure = Failure.CLOSED,
+    route: str | None = None,
+) -> Limit:
+    """Make a limit of `units` a calendar period."""
+    return Limit(name, meter, Cap(units, period), on, route)
+
+
+def route(
+    path: str,
+    *limits: Limit,
+    methods: Sequence[str] | None = None,
+    name: str | None = None,
+    exempt: bool = False,
+    costs: Mapping[str, int] | None = None,
+) -> Route:
+    """Make a route, named after its path if not otherwise."""
+    return Route(
+        name or path,
+        Template.parse(path),
+        None if methods is None else frozenset(methods),
+        exempt,
+        tuple((costs or {}).items()),
+        limits,
+    )
+
+
+def key_of(key: str) -> str:
+    """Give the pseudonym of a raw key under the secret of these policies."""
+    return pseudonym(SECRET, Credential(key))
+
+
+def policy(
+    *limits: Limit,
+    plans: Sequence[Plan] = (),
+    routes: Sequence[Route] = (),
+    keys: Mapping[str, KeyEntry] | None = None,
+    meters: Sequence[Meter] = METERS,
+    places: Sequence[KeyPlace] = (HeaderKey("X-API-Key"), BearerKey()),
+    unknown: Unknown = Unknown.ACCEPT,
+    anonymous: str | None = "default",
+    trusted_proxies: Sequence[str] = (),
+    resolver: Resolver | None = None,
+    mode: Mode = Mode.ENFORCE,
+    store: str = "memory://",
+    deadline_us: int = 100_000,
+    timezone: str = "UTC",
+    service: str = "orders-api",
+    headers: HeaderRules | None = None,
+    journal: str | Path = "var/meter",
+    sinks: Sequence[SinkRule] = (),
+) -> Policy:
+    """Make a policy whose plan `default` has `limits`; each part can be said otherwise.
+
+    `keys` maps raw keys to their entries; `anonymous` names the plan of requests without a key, or None
+    where they are refused.
+    """
+    listed = (Plan("default", limits), *plans)
+    return Policy(
+        service=service,
+        digest="digest-of-the-policy",
+        mode=mode,
+        store=store,
+        deadline_us=deadline_us,
+        timezone=timezone,
+        identity=IdentityRules(
+            places=tuple(places),
+            secret=SECRET,
+            unknown=unknown,
+            anonymous=None if anonymous is None else Anonymous(anonymous),
+            trusted_proxies=TrustedProxies.parse(trusted_proxies),
+        ),
+        keys={key_of(key): entry for key, entry in (keys or {}).items()},
+        resolver=resolver,
+        meters=tuple(meters),
+        routes=tuple(routes),
+        plans={plan.name: plan for plan in listed},
+        headers=headers or HeaderRules(),
+        events=EventRules(Path(journal), tuple(sinks)),
+    )
+
+
+def request(
+    path: str = "/",
+    method: str = "GET",
+    *,
+    key: str | None = None,
+    query: str = "",
+    peer: str | None = "192.0.2.7",
+    **fields: str | Sequence[str],
+) -> Request:
+    """Make the facts of one request; `key` goes into X-API-Key, underscores in names stand for hyphens."""
+    table: dict[str, Sequence[str]] = {
+        name.replace("_", "-"): (value,) if isinstance(value, str) else tuple(value)
+        for name, value in fields.items()
+    }
+    if key is not None:
+        table["x-api-key"] = (key,)
+    return Request(method, path, query, lambda name: table.get(name, ()), peer)
+
+
+def preflight(path: str = "/", **fields: str) -> Request:
+    """Make the CORS preflight of a POST from another origin."""
+    return request(
+        path, "OPTIONS", origin="https://app.example", access_control_request_method="POST", **fields
+    )
