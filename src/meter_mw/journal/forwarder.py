@@ -16,7 +16,9 @@ from meter_mw.journal.holdings import Holdings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from meter_mw.journal.estates import Estate
     from meter_mw.journal.journal import Journal
+    from meter_mw.journal.segments import Position
     from meter_mw.sinks.base import Sink
 
 _log = logging.getLogger("meter_mw.journal")
@@ -70,6 +72,8 @@ class Forwarder:
         self._lock = threading.Lock()
         self._runners: list[_Runner] = []
         self._ending: list[_Runner] = []
+        # The journal's thread may still tell of a sync when this is closed: no reason to start again.
+        self._closed_at: tuple[Estate, Position] | None = None
 
     def start(self) -> None:
         """Start this process' threads, if they do not run."""
@@ -87,7 +91,7 @@ class Forwarder:
 
     def wake(self) -> None:
         """Have the events that the journal has by now delivered; the journal calls it after each sync."""
-        if not self._runners:
+        if not self._runners and (tail := self._journal.tail()) and tail != self._closed_at:
             self.start()
         for runner in self._runners:
             runner.wake()
@@ -114,6 +118,7 @@ class Forwarder:
         """
         deadline = time.monotonic() + timeout
         flushed = self.flush(timeout)
+        self._closed_at = self._journal.tail()
         with self._lock:
             runners, self._runners = self._runners, []
         for runner in runners:
@@ -174,8 +179,11 @@ class _Runner:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._stopped:
+        while True:
+            # Cleared before the look at the flags, so that what is asked meanwhile ends the nap.
             self._wake.clear()
+            if self._stopped:
+                break
             if self._hurried:
                 self._hurried = False
                 self._courier.hurry()

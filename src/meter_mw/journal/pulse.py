@@ -57,9 +57,11 @@ class Pulse:
     def _run(self) -> None:
         while True:
             self._wake.wait()
-            if self._stop.wait(self._interval):
-                return
+            self._stop.wait(self._interval)
+            # Cleared before the look at `stop`: the other way round could clear the wake-up of `close`.
             self._wake.clear()
+            if self._stop.is_set():
+                return
             try:
                 self._beat()
             except Exception:  # the thread must outlive any one failure  # noqa: BLE001
