@@ -1,0 +1,180 @@
+"""Every fenced block of the documentation is run, parsed or compared with what the meter really says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from starlette.testclient import TestClient
+from werkzeug.test import Client
+
+from meter_mw import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    page
+    for page in (
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("examples/**/*.md"),
+    )
+    if page.name != "policy.md"  # its blocks are policies, and have a test of their own
+)
+METER_MW = Path(sys.executable).with_name("meter-mw")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+WHOLE = "version: 1\nservice: docs\nidentity: {secret: '${METER_KEY_SECRET}'}\n"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block, and where it stands."""
+
+    page: Path
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.language}:{self.text.splitlines()[0][:40]}"
+
+
+BLOCKS = [Block(page, *match.groups()) for page in PAGES for match in FENCE.finditer(page.read_text())]
+
+
+def blocks(language: str) -> list[Block]:
+    """Give the blocks in one language."""
+    return [each for each in BLOCKS if each.language == language]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in an empty folder with the README's policy, as a newcomer would."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METER_KEY_SECRET", "k" * 32)
+    monkeypatch.setenv("HOOK_SECRET", "h" * 32)
+    (tmp_path / "meter.yaml").write_text(blocks("yaml")[0].text)
+
+
+def test_every_block_is_in_a_language_that_is_checked_here() -> None:
+    """No block stands outside of these tests."""
+    assert {each.language for each in BLOCKS} <= {"python", "yaml", "json", "http", "sh"}
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_yaml_is_a_policy(block: Block) -> None:
+    """A block of YAML loads, by itself or as a part of a policy."""
+    text = block.text if "version:" in block.text else WHOLE + block.text
+    Path("block.yaml").write_text(text)
+    assert load("block.yaml").plans
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=str)
+def test_json_is_the_event_that_is_sent(block: Block) -> None:
+    """An event in the documentation has the members of a real one, in their order."""
+    shown = json.loads(block.text)
+    real = _event()
+    assert list(real) == list(shown)
+    assert list(real["data"]) == list(shown["data"])
+
+
+def _event() -> dict[str, dict[str, object]]:
+    namespace = _run(blocks("python")[0].text)
+    with TestClient(namespace["app"]) as client:
+        assert client.get("/v1/items/7", headers={"X-API-Key": "k"}).status_code == 200
+    (event,) = (json.loads(line) for line in Path("var/meter/usage.jsonl").read_text().splitlines())
+    return dict(event)
+
+
+def _run(source: str, **names: object) -> dict[str, object]:
+    namespace: dict[str, object] = {"__name__": "block", **names}
+    exec(compile(source, "block", "exec"), namespace)
+    return namespace
+
+
+def _lines(text: str) -> Iterator[str]:
+    return (line for line in (raw.partition("#")[0].strip() for raw in text.splitlines()) if line)
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_python_runs_and_serves(block: Block) -> None:
+    """A block of Python runs, and an app in it answers a metered request."""
+
+    async def bare(scope: object, receive: object, send: object) -> None:
+        """Stand in for the reader's own app."""
+
+    namespace = _run(block.text, app=bare)
+    app = namespace["app"]
+    if "FastAPI" in namespace:
+        with TestClient(app) as client:
+            answer = client.get("/v1/items/7", headers={"X-API-Key": "k"})
+        assert (200, {"id": 7}) == (answer.status_code, answer.json())
+        assert "ratelimit" in answer.headers
+    elif "Flask" in namespace:
+        response = Client(app).get("/v1/items/7", headers={"X-API-Key": "k"})
+        assert (200, {"id": 7}) == (response.status_code, response.json)
+        assert "RateLimit" in response.headers
+
+
+@pytest.mark.parametrize("block", blocks("http"), ids=str)
+def test_http_is_what_the_client_sees(block: Block) -> None:
+    """An answer in the documentation has the status, fields and members of a real one."""
+    head, _, body = block.text.partition("\n\n")
+    status_line, *lines = head.splitlines()
+    fields = dict(line.split(": ", 1) for line in lines)
+    namespace = _run(blocks("python")[0].text)
+    with TestClient(namespace["app"]) as client:
+        for _ in range(1000):
+            answer = client.get("/v1/items/7", headers={"X-API-Key": "k"})
+            if status_line.split()[1] == str(answer.status_code):
+                break
+    assert status_line == f"HTTP/1.1 {answer.status_code} {answer.reason_phrase}"
+    real = {name.lower(): value for name, value in answer.headers.items()}
+    assert {name.lower() for name in fields} <= real.keys()
+    assert fields["RateLimit-Policy"] == real["ratelimit-policy"]
+    assert _names(fields["RateLimit"]) == _names(real["ratelimit"])
+    if body:
+        shown, told = json.loads(body), answer.json()
+        assert told | {"instance": ""} == shown | {"instance": ""}
+
+
+def _names(field: str) -> list[str]:
+    return re.findall(r'"([^"]+)"', field)
+
+
+@pytest.mark.parametrize("block", blocks("sh"), ids=str)
+def test_shell_commands_are_there(block: Block) -> None:
+    """A command in the documentation exists: a target, an extra, an app, or a command of ours that runs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for line in _lines(block.text):
+        command = shlex.split(line)
+        match command:
+            case ["make", target]:
+                subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+            case ["pip", "install", *packages]:
+                for package in packages:
+                    extra = re.fullmatch(r"meter-mw\[(\w+)\]", package)
+                    if extra:
+                        assert extra[1] in project["project"]["optional-dependencies"]
+            case ["export", assignment]:
+                assert re.fullmatch(r"METER_KEY_SECRET=\$\(python -c .+\)", assignment)
+            case ["uvicorn" | "gunicorn", target, *_]:
+                module, _, name = target.partition(":")
+                source = (block.page.parent / f"{module}.py").read_text()
+                assert re.search(rf"^{name} = ", source, re.MULTILINE)
+            case ["meter-mw", *arguments]:
+                subprocess.run(
+                    [sys.executable, "-m", "meter_mw", *arguments], check=True, capture_output=True
+                )
+            case _:
+                pytest.fail(f"no rule for {line!r}")

@@ -1,0 +1,116 @@
+"""Fleets of real workers that share one Redis: a cap is reached exactly, and everything served is billed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from support.proxy import FaultProxy
+
+from fleet.fleet import GUNICORN, UVICORN, ask, events_by_subject, policy_file, press, serving
+from meter_mw.policy.identity import Credential, pseudonym
+from support.servers import BINARIES, on_every_redis
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from support.servers import RedisServer
+
+CAP = 1_000
+RUNS = 20
+
+
+def subject(key: str) -> str:
+    """Give the subject of a key that no policy lists."""
+    return pseudonym(b"s" * 32, Credential(key))
+
+
+@pytest.mark.timeout(300)
+def test_eight_workers_and_two_hundred_clients_reach_a_cap_exactly(redis_url: str, tmp_path: Path) -> None:
+    """Four gunicorn and four uvicorn workers admit exactly 1,000 of a cap of 1,000, twenty times."""
+    policy = policy_file(tmp_path, redis_url, f"[{{cap: {CAP}/year}}]")
+    with (
+        serving(UVICORN, policy, "--workers", "4") as asgi,
+        serving(GUNICORN, policy, "--workers", "4", "--threads", "25") as wsgi,
+    ):
+        for run in range(RUNS):
+            statuses = asyncio.run(press([asgi, wsgi], f"key-{run}", clients=200, requests=CAP + 200))
+            assert {200: CAP, 429: 200} == statuses, f"run {run}"
+    billed = events_by_subject(tmp_path / "usage.jsonl")
+    assert {subject(f"key-{run}"): CAP for run in range(RUNS)} == {
+        each: count for each, count in billed.items() if each != subject("ready")
+    }
+
+
+@on_every_redis
+@pytest.mark.parametrize("server", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn"])
+def test_eight_limits_are_one_command(
+    server: tuple[str, ...], redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """A request with eight limits costs the server one EVALSHA to admit and one to settle."""
+    rates = ", ".join(f"{{name: r{n}, rate: {n}000/second}}" for n in range(1, 5))
+    caps = ", ".join(f"{{name: c{n}, cap: {n}000/month}}" for n in range(1, 5))
+    policy = policy_file(tmp_path, redis_url, f"[{rates}, {caps}]")
+    with serving(server, policy) as port, redis_server.client() as client:
+        asyncio.run(press([port], "warm", clients=1, requests=5))
+        _quiet(client)
+        client.config_resetstat()
+        statuses = asyncio.run(press([port], "eight", clients=1, requests=50))
+        _quiet(client)
+        calls = {name: int(each["calls"]) for name, each in client.info("commandstats").items()}
+    assert {200: 50} == statuses
+    assert calls["cmdstat_evalsha"] == 100
+    assert "cmdstat_eval" not in calls
+
+
+def _quiet(client: object) -> None:
+    """Wait until the background settlements have arrived."""
+    before = -1
+    while (now := client.info("stats")["total_commands_processed"]) != before + 1:  # type: ignore[attr-defined]
+        before = now
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("server", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn"])
+def test_a_stopped_redis_holds_no_request_beyond_the_deadline(
+    server: tuple[str, ...], start_redis: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    """While Redis is stopped every request is answered within the deadline and 50 ms, and then all is well."""
+    redis = start_redis(binary=BINARIES[0])
+    policy = policy_file(tmp_path, redis.url, "[{rate: 1000/second}, {cap: 1000/month}]")
+    with serving(server, policy) as port:
+        assert asyncio.run(ask(port, "k")) == 200
+        redis.freeze()
+        waits = []
+        for _ in range(40):
+            start = time.monotonic()
+            assert asyncio.run(ask(port, "k")) == 503
+            waits.append(time.monotonic() - start)
+        redis.thaw()
+        end = time.monotonic() + 5
+        while asyncio.run(ask(port, "k")) != 200:
+            assert time.monotonic() < end, "the meter has not noticed that Redis is back"
+    assert max(waits) <= 0.150
+
+
+@pytest.mark.parametrize("server", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn"])
+def test_lost_replies_count_nothing_twice(
+    server: tuple[str, ...], start_redis: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    """Behind a proxy that drops replies, a cap admits exactly its units: none is lost and none is double."""
+    redis = start_redis(binary=BINARIES[0])
+    with FaultProxy(redis.port) as proxy:
+        policy = policy_file(tmp_path, f"redis://127.0.0.1:{proxy.port}/0", "[{cap: 200/month}]")
+        with serving(server, policy) as port:
+            proxy.cut_replies(every=3)
+            statuses = asyncio.run(press([port], "lossy", clients=8, requests=400))
+            proxy.heal()
+            end = time.monotonic() + 10
+            while statuses[200] < 200 and time.monotonic() < end:
+                statuses += asyncio.run(press([port], "lossy", clients=1, requests=1))
+            assert asyncio.run(ask(port, "lossy")) == 429
+    assert statuses[200] == 200
+    assert events_by_subject(tmp_path / "usage.jsonl")[subject("lossy")] == 200
