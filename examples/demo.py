@@ -54,16 +54,23 @@ def serving(folder: Path, command: list[str], events: Path) -> Iterator[str]:
     server = subprocess.Popen([sys.executable, "-m", *arguments], cwd=folder, env=environment)
     base = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(200):
-            try:
-                httpx.get(f"{base}/health")
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
+        await_server(server, f"{base}/health")
         yield base
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=20)
+
+
+def await_server(server: subprocess.Popen[bytes], url: str) -> None:
+    """Wait until the server answers; give up at once if it has died."""
+    while server.poll() is None:
+        try:
+            httpx.get(url)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    sys.exit("the server did not start; what it said stands above")
 
 
 class Customer:
