@@ -194,17 +194,21 @@ def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[
 def _decide(policy: Policy, asked: Admission, caller: Caller) -> Conversation[Admission]:
     now_us = asked.now_us
     for _ in range(_ROUNDS):
-        charges = tuple(_charge(line, caller, now_us) for line in asked.lines)
+        charges = _charges(asked.lines, caller, now_us)
         try:
             tally = yield Admit(asked.rid, caller.tag, now_us + policy.deadline_us, charges)
         except StoreUnavailable:
-            return _without_store(policy, asked, charges)
+            break
         if not isinstance(tally, Tally) or tally.verdict is Verdict.VOID:
             break
         now_us = tally.now_us
         if tally.verdict in (Verdict.ADMITTED, Verdict.DENIED):
             return _judged(policy, asked, charges, tally)
-    return _without_store(policy, asked, charges)
+    return _without_store(policy, asked, _charges(asked.lines, caller, now_us), now_us)
+
+
+def _charges(lines: tuple[Line, ...], caller: Caller, now_us: int) -> tuple[Charge, ...]:
+    return tuple(_charge(line, caller, now_us) for line in lines)
 
 
 def _charge(line: Line, caller: Caller, now_us: int) -> Charge:
@@ -215,14 +219,17 @@ def _charge(line: Line, caller: Caller, now_us: int) -> Charge:
     return Charge(line.limit.id, quota, line.need, line.take)
 
 
-def _without_store(policy: Policy, asked: Admission, charges: tuple[Charge, ...]) -> Admission:
-    """Fail open or closed, as each limit says; what is served now is booked when the store is back."""
+def _without_store(policy: Policy, asked: Admission, charges: tuple[Charge, ...], now_us: int) -> Admission:
+    """Fail open or closed, as each limit says; what is served now is booked when the store is back.
+
+    `now_us` is what the store told last, or the guess where it told nothing.
+    """
     closed = any(line.limit.on_store_failure is Failure.CLOSED for line in asked.lines)
-    windows = tuple(_window(charge, asked.now_us) for charge in charges)
+    windows = tuple(_window(charge, now_us) for charge in charges)
     return Admission(
         Answer.UNAVAILABLE if closed and policy.mode is Mode.ENFORCE else Answer.ALLOWED,
         asked.rid,
-        asked.now_us,
+        now_us,
         asked.route,
         asked.caller,
         asked.lines,
@@ -317,14 +324,16 @@ def usage_event(policy: Policy, admission: Admission, method: str, receipt: Rece
         "plan": caller.plan.name,
         "duration_us": receipt.duration_us,
         "policy": policy.digest,
-    }
-    if caller.key is not None:
-        data["key"] = caller.key
-    if caller.account is not None:
-        data["account"] = caller.account
+    } | _named(caller)
     if admission.denied_by:
         data |= {"limited_by": [each.line.limit.name for each in admission.denied_by], "shadow": True}
     return UsageEvent(admission.rid, policy.source, caller.subject, admission.now_us, data)
+
+
+def _named(caller: Caller) -> dict[str, object]:
+    """Give the fields of an event that only some callers have."""
+    known = {"key": caller.key, "account": caller.account}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def amendment(
@@ -333,19 +342,23 @@ def amendment(
     """Give the record, and the booking, of units that were reported after their request had ended.
 
     An id determines its payload, so they are an event of their own, which names the request it amends.
+    Of a request that shadow mode let through nothing is booked, as in its settlement.
     """
     caller = admission.caller
     if caller is None:
         raise ValueError("a request without a caller is not counted")
     data: dict[str, object] = {meter.name: 0 for meter in policy.meters if meter.count is Count.REQUESTS}
     data |= {"request_bytes": 0, "response_bytes": 0, **reported}
-    data |= {"route": admission.route.name, "plan": caller.plan.name, "amends": admission.rid}
-    if caller.key is not None:
-        data["key"] = caller.key
+    data |= {
+        "route": admission.route.name,
+        "plan": caller.plan.name,
+        "policy": policy.digest,
+        "amends": admission.rid,
+    } | _named(caller)
     event = UsageEvent(rid, policy.source, caller.subject, now_us, data)
     bookings = tuple(
         Booking(charge, reported[line.limit.meter.name], window)
         for line, charge, window in zip(admission.lines, admission.charges, admission.windows, strict=True)
-        if line.limit.meter.name in reported
+        if line.limit.meter.name in reported and not admission.denied_by
     )
     return event, Settle(rid, caller.tag, bookings) if bookings else None
