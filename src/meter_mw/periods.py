@@ -85,7 +85,8 @@ class Calendar:
     def _hours_around(self, now_us: int) -> Iterator[int]:
         """Every instant within some hours of now at which the zone's clock reads a full hour.
 
-        Zones whose clock changes by half an hour (Lord Howe) have hours of 30 and of 90 minutes then.
+        Where a clock changes by half an hour, the hour around it lasts 90 minutes (Lord Howe) or 30
+        (Caracas in 2016).
         """
         for offset in {self._offset_us(now_us + step * _HOUR_US) for step in range(-5, 6)}:
             first = now_us - (now_us + offset) % _HOUR_US
