@@ -1,8 +1,8 @@
 """The ASGI edge: one middleware for FastAPI, Starlette and every other ASGI app.
 
 Rule 1: messages pass one for one and at once; nothing is held back, merged or split.
-Rule 2: a byte of the response counts when the server has taken it while the client was there; the last
-one counts before it leaves, because the event must be in the journal by then.
+Rule 2: a byte of the response counts when it is handed to the server while the client is there: before
+it leaves, because by the last one the event must be in the journal.
 Rule 3: whatever ends the exchange (the last byte, an error, a disconnect, a cancellation), it is
 finished once.
 """
@@ -10,6 +10,7 @@ finished once.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
     from meter_mw.core import Admission
     from meter_mw.exchange import Exchange
     from meter_mw.policy.policy import Policy
-    from meter_mw.respond import Body
+    from meter_mw.respond import Body, Fields
 
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+
+_BODIES = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
+
+_EXPOSING = "Access-Control-Expose-Headers"
 
 
 class MeterMiddleware:
@@ -70,16 +75,16 @@ class MeterMiddleware:
             await _refuse(self.meter, admission, scope, receive, send)
             return
         exchange = scope[MARK] = self.meter.exchange(admission, request.method)
-        enter(exchange)
+        outer = enter(exchange)
         try:
             if admission.answer is Answer.EXEMPT:
                 await self.app(scope, receive, send)
             elif scope["type"] == "http":
                 await _Http(self.meter, exchange, scope, receive, send).run(self.app)
             else:
-                await _WebSocket(self.meter, exchange, send).run(self.app, scope, receive)
+                await _WebSocket(self.meter, exchange, scope, send).run(self.app, receive)
         finally:
-            enter(None)
+            enter(outer)
 
 
 def _facts(scope: Scope) -> Request:
@@ -110,150 +115,172 @@ async def _refuse(meter: Meter, admission: Admission, scope: Scope, receive: Rec
             return
         kind = "websocket.http.response"
     headers = MutableHeaders(raw=[])
-    for name, value in fields:
-        headers.append(name, value)
-    if scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
-        exposing = exposed(None, fields)
-        if exposing:
-            headers.append("Access-Control-Expose-Headers", exposing)
+    _add(fields, headers, scope)
     await send({"type": f"{kind}.start", "status": refusal.status, "headers": headers.raw})
     await send({"type": f"{kind}.body", "body": b"" if scope.get("method") == "HEAD" else body})
 
 
+def _add(fields: Fields, headers: MutableHeaders, scope: Scope) -> None:
+    """Append fields, and let a script on another origin read them."""
+    for name, value in fields:
+        headers.append(name, value)
+    if any(name == b"origin" for name, _ in scope["headers"]):
+        exposing = exposed(", ".join(headers.getlist(_EXPOSING)) or None, fields)
+        if exposing is not None:
+            headers[_EXPOSING] = exposing
+
+
 class _Http:
-    """One HTTP exchange: counts what passes `receive` and `send`, and notices when the client leaves."""
+    """One HTTP exchange: counts what passes `receive` and `send`."""
 
     def __init__(self, meter: Meter, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         self._meter = meter
         self._exchange = exchange
         self._scope = scope
-        self._receive = receive
+        self._inbox = _Inbox(receive)
         self._send = send
-        self._awaiting = 0
-        self._gone = False
-        self._inbox: deque[Message] = deque()
-        self._arrival = asyncio.Event()
-        self._watch: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp) -> None:
         try:
             await app(self._scope, self.receive, self.send)
-            self._exchange.status = self._exchange.status or (0 if self._gone else 500)
+            self._end(500)
         except Exception:
-            self._exchange.status = self._exchange.status or 500
+            self._end(500)
             raise
         finally:
-            if self._watch is not None:
-                self._watch.cancel()
-            self._meter.finish(self._exchange)
+            self._inbox.close()
+            self._end(0)
+
+    def _end(self, unanswered: int) -> None:
+        """Close the count; without a response, the status is what servers answer to a client that stayed."""
+        exchange = self._exchange
+        exchange.status = exchange.status or (0 if self._inbox.gone else unanswered)
+        self._meter.finish(exchange)
 
     async def receive(self) -> Message:
-        message = await self._next()
-        if message["type"] == "http.request":
-            self._exchange.request_bytes += len(message.get("body", b""))
-        elif message["type"] == "http.disconnect":
-            self._gone = True
+        message = await self._inbox.take()
+        self._exchange.request_bytes += len(message.get("body", b""))
         return message
 
-    async def _next(self) -> Message:
-        """Give what the watch has picked up, then what the server has."""
-        while not self._inbox and self._watch is not None and not self._watch.done():
-            self._arrival.clear()
-            await self._arrival.wait()
-        if self._inbox:
-            return self._inbox.popleft()
-        self._awaiting += 1
-        try:
-            return await self._receive()
-        finally:
-            self._awaiting -= 1
-
     async def send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "http.response.body":
-            await self._send_body(message)
-            return
-        if kind == "http.response.start":
+        if message["type"] == "http.response.start":
             message = self._begin(message)
-        elif kind == "http.response.pathsend":
-            self._exchange.passes(Path(message["path"]).stat().st_size)  # noqa: ASYNC240 - one stat
-            self._meter.finish(self._exchange)
+        elif message["type"] in _BODIES:
+            self._pass(message)
         await self._send(message)
 
     def _begin(self, message: Message) -> Message:
         exchange = self._exchange
         headers = MutableHeaders(raw=list(message.get("headers", ())))
-        declared = headers.get("content-length", "")
-        exchange.begin(message["status"], int(declared) if declared.isdecimal() else None)
-        fields = self._meter.responder.fields(exchange.admission)
-        for name, value in fields:
-            headers.append(name, value)
-        if fields and any(name == b"origin" for name, _ in self._scope["headers"]):
-            exposing = exposed(headers.get("access-control-expose-headers"), fields)
-            if exposing:
-                headers["Access-Control-Expose-Headers"] = exposing
+        exchange.begin(message["status"], headers.get("content-length"))
+        _add(self._meter.responder.fields(exchange.admission), headers, self._scope)
         if exchange.completes():
             self._meter.finish(exchange)
         return {**message, "headers": headers.raw}
 
-    async def _send_body(self, message: Message) -> None:
+    def _pass(self, message: Message) -> None:
         exchange = self._exchange
-        size = len(message.get("body", b""))
-        if not message.get("more_body", False) or exchange.completes(size):
-            if not self._gone:
-                exchange.passes(size)
+        if not self._inbox.gone:
+            exchange.passes(_size(message))
+        if exchange.completes() or not message.get("more_body", False):
             self._meter.finish(exchange)
-            await self._send(message)
-            return
-        if self._watch is None and not self._awaiting:
-            self._watch = asyncio.create_task(self._watching())
-        await self._send(message)
-        if not self._gone:
-            exchange.passes(size)
+        else:
+            self._inbox.watch()
 
-    async def _watching(self) -> None:
-        """Look out for the client's leaving while the app streams and does not look itself.
 
-        Servers go on taking what is sent to a client that has left, so only `receive` tells. What comes
-        in is kept for the app: at most one part of a body that it has not read.
-        """
-        while True:
-            message = await self._receive()
-            self._inbox.append(message)
-            self._arrival.set()
-            if message["type"] == "http.disconnect":
-                self._gone = True
-                return
-            if message.get("more_body", False):
-                return
+def _size(message: Message) -> int:
+    """Give the bytes of body that a message stands for."""
+    match message["type"]:
+        case "http.response.pathsend":
+            return Path(message["path"]).stat().st_size
+        case "http.response.zerocopysend":
+            file = message["file"].fileno()
+            offset = message.get("offset", os.lseek(file, 0, os.SEEK_CUR))
+            rest: int = os.fstat(file).st_size - offset
+            return min(rest, int(message.get("count", rest)))
+        case _:
+            body: bytes = message.get("body", b"")
+            return len(body)
+
+
+class _Inbox:
+    """What the server has to say of a request, for the app and for us.
+
+    Servers go on taking what is sent to a client that has left; only `receive` tells. So while the app
+    streams and does not look itself, this does. What comes in is kept for the app: at most one part of a
+    body that it has not read.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._kept: deque[Message] = deque()
+        self._watch: asyncio.Task[None] | None = None
+        self._asked = 0
+        self.gone = False
+
+    async def take(self) -> Message:
+        """Give the app its next message."""
+        while self._watch is not None and not self._kept and not self._watch.done():
+            await asyncio.wait((self._watch,))
+        if self._kept:
+            return self._kept.popleft()
+        self._asked += 1
+        try:
+            return await self._next()
+        finally:
+            self._asked -= 1
+
+    def watch(self) -> None:
+        """Look out for the client's leaving, unless the app does, or has something to read first."""
+        looking = self._asked or (self._watch is not None and not self._watch.done())
+        unread = bool(self._kept) and self._kept[-1].get("more_body", False)
+        if not (looking or unread or self.gone):
+            self._watch = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        self._kept.append(await self._next())
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.gone = True
+        return message
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._watch is not None:
+            self._watch.cancel()
 
 
 class _WebSocket:
     """One WebSocket: counted as one request, when it is accepted or turned away."""
 
-    def __init__(self, meter: Meter, exchange: Exchange, send: Send) -> None:
+    def __init__(self, meter: Meter, exchange: Exchange, scope: Scope, send: Send) -> None:
         self._meter = meter
         self._exchange = exchange
+        self._scope = scope
         self._send = send
 
-    async def run(self, app: ASGIApp, scope: Scope, receive: Receive) -> None:
+    async def run(self, app: ASGIApp, receive: Receive) -> None:
         try:
-            await app(scope, receive, self.send)
+            await app(self._scope, receive, self.send)
+        except Exception:
+            self._end(500)
+            raise
         finally:
             self._end(0)
 
     async def send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "websocket.accept":
-            headers = MutableHeaders(raw=list(message.get("headers", ())))
-            for name, value in self._meter.responder.fields(self._exchange.admission):
-                headers.append(name, value)
-            message = {**message, "headers": headers.raw}
-            self._end(101)
-        elif kind == "websocket.close":
-            self._end(403)
-        elif kind == "websocket.http.response.start":
-            self._end(message["status"])
+        match message["type"]:
+            case "websocket.accept":
+                headers = MutableHeaders(raw=list(message.get("headers", ())))
+                _add(self._meter.responder.fields(self._exchange.admission), headers, self._scope)
+                message = {**message, "headers": headers.raw}
+                self._end(101)
+            case "websocket.close":
+                self._end(403)
+            case "websocket.http.response.start":
+                self._end(message["status"])
         await self._send(message)
 
     def _end(self, status: int) -> None:

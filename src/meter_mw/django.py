@@ -6,21 +6,22 @@ what it answers itself unmetered.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, cast
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.http import HttpResponse, StreamingHttpResponse
 from django.utils.module_loading import import_string
 
 from meter_mw.core import Answer
-from meter_mw.exchange import MARK, enter
+from meter_mw.exchange import MARK, CountedInput, enter
 from meter_mw.meter import Meter
 from meter_mw.model import Request
 from meter_mw.respond import exposed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from meter_mw.exchange import Exchange
     from meter_mw.respond import Body, Fields
 
+_EXPOSING = "Access-Control-Expose-Headers"
 
 _BODY = "_stream"
 """Where Django keeps the request body that it has not read yet."""
@@ -68,60 +70,54 @@ class MeterMiddleware:
         admission = self.meter.admit(_facts(request))
         if not admission.serves:
             return self._refused(request, admission)
-        exchange = self._opened(request, admission)
-        try:
+        with self._counted(request, admission) as exchange:
             response = cast("HttpResponseBase", self._get_response(request))
-            return self._passed(request, response, exchange)
-        except BaseException:
-            self._ended(exchange)
-            raise
+            self._pass(request, response, exchange)
+        return response
 
     async def _asynchronously(self, request: HttpRequest) -> HttpResponseBase:
         admission = await self.meter.aadmit(_facts(request))
         if not admission.serves:
             return self._refused(request, admission)
-        exchange = self._opened(request, admission)
-        try:
+        with self._counted(request, admission) as exchange:
             response = await cast("Awaitable[HttpResponseBase]", self._get_response(request))
-            return self._passed(request, response, exchange)
-        except BaseException:
-            self._ended(exchange)
-            raise
+            self._pass(request, response, exchange)
+        return response
 
     def _refused(self, request: HttpRequest, admission: Admission) -> HttpResponse:
         refusal, fields, body = self.meter.refuse(admission)
-        response = HttpResponse(body, status=refusal.status)
-        _add(request, response, fields)
+        response = HttpResponse(b"" if request.method == "HEAD" else body, status=refusal.status)
+        del response["Content-Type"]
+        _add(fields, response, request)
         return response
 
-    def _opened(self, request: HttpRequest, admission: Admission) -> Exchange:
+    @contextmanager
+    def _counted(self, request: HttpRequest, admission: Admission) -> Iterator[Exchange]:
+        """Count a request until its response is there; a streamed one is counted on by its stream."""
         exchange = self.meter.exchange(admission, request.method or "GET")
         request.META[MARK] = exchange
-        enter(exchange)
         if admission.answer is not Answer.EXEMPT:
             _count_body(request, exchange)
-        return exchange
+        outer = enter(exchange)
+        try:
+            yield exchange
+        except BaseException:
+            self.meter.finish(exchange)
+            raise
+        finally:
+            enter(outer)
 
-    def _ended(self, exchange: Exchange) -> None:
-        self.meter.finish(exchange)
-        enter(None)
-
-    def _passed(
-        self, request: HttpRequest, response: HttpResponseBase, exchange: Exchange
-    ) -> HttpResponseBase:
+    def _pass(self, request: HttpRequest, response: HttpResponseBase, exchange: Exchange) -> None:
         if exchange.admission.answer is Answer.EXEMPT:
-            return response
-        _add(request, response, self.meter.responder.fields(exchange.admission))
-        declared = response.get("Content-Length", "")
-        exchange.begin(response.status_code, int(declared) if declared.isdecimal() else None)
+            return
+        _add(self.meter.responder.fields(exchange.admission), response, request)
+        exchange.begin(response.status_code, response.get("Content-Length"))
         if isinstance(response, StreamingHttpResponse) and not exchange.bodiless:
-            stream = _AsyncStream if response.is_async else _Stream
-            response.streaming_content = stream(response, exchange, self.meter)
-            return response
+            response.streaming_content = _stream(request, response, exchange, self.meter)
+            return
         if isinstance(response, HttpResponse):
             exchange.passes(len(response.content))
-        self._ended(exchange)
-        return response
+        self.meter.finish(exchange)
 
 
 def _facts(request: HttpRequest) -> Request:
@@ -140,13 +136,15 @@ def _facts(request: HttpRequest) -> Request:
     )
 
 
-def _add(request: HttpRequest, response: HttpResponseBase, fields: Fields) -> None:
+def _add(fields: Fields, response: HttpResponseBase, request: HttpRequest) -> None:
+    """Append fields, and let a script on another origin read them."""
     for name, value in fields:
-        response[name] = value
-    if fields and "HTTP_ORIGIN" in request.META:
-        exposing = exposed(response.get("Access-Control-Expose-Headers"), fields)
+        present = response.get(name)
+        response[name] = value if present is None else f"{present}, {value}"
+    if "HTTP_ORIGIN" in request.META:
+        exposing = exposed(response.get(_EXPOSING), fields)
         if exposing is not None:
-            response["Access-Control-Expose-Headers"] = exposing
+            response[_EXPOSING] = exposing
 
 
 def _count_body(request: HttpRequest, exchange: Exchange) -> None:
@@ -159,37 +157,54 @@ def _count_body(request: HttpRequest, exchange: Exchange) -> None:
         exchange.request_bytes += stream.seek(0, 2) - here
         stream.seek(here)
     else:
-        setattr(request, _BODY, _Input(stream, exchange))
+        setattr(request, _BODY, CountedInput(stream, exchange))
 
 
-class _Input:
-    """The request body under WSGI, counted as Django reads it."""
-
-    def __init__(self, stream: BinaryIO, exchange: Exchange) -> None:
-        self._stream = stream
-        self._exchange = exchange
-
-    def _count(self, data: bytes) -> bytes:
-        self._exchange.request_bytes += len(data)
-        return data
-
-    def read(self, *size: int) -> bytes:
-        return self._count(self._stream.read(*size))
-
-    def readline(self, *size: int) -> bytes:
-        return self._count(self._stream.readline(*size))
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
+def _stream(
+    request: HttpRequest, response: StreamingHttpResponse, exchange: Exchange, meter: Meter
+) -> _Stream | _AsyncStream:
+    """Have a streamed response counted as the server takes it."""
+    chunks = response.streaming_content
+    if response.is_async:
+        return _AsyncStream(cast("AsyncIterator[bytes]", chunks), exchange, meter)
+    if hasattr(request, "scope"):
+        return _AsyncStream(_listed(cast("Iterable[bytes]", chunks)), exchange, meter)
+    return _Stream(cast("Iterable[bytes]", chunks), exchange, meter)
 
 
-class _Stream:
-    """A streamed response, counted as the handler takes it; Django calls `close` when it is done."""
+async def _listed(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Give a synchronous stream as Django serves one under ASGI: read whole, in a thread.
 
-    def __init__(self, response: StreamingHttpResponse, exchange: Exchange, meter: Meter) -> None:
-        self._chunks: Iterator[bytes] = iter(response.streaming_content)  # type: ignore[arg-type]
+    Counted there it would be whole before the client has a byte of it, and stay so when the client leaves.
+    """
+    for chunk in await sync_to_async(lambda: list(chunks))():
+        yield chunk
+
+
+class _Counting:
+    """What counts a streamed response; Django calls `close` when it is done with it."""
+
+    def __init__(self, exchange: Exchange, meter: Meter) -> None:
         self._exchange = exchange
         self._meter = meter
+
+    def _passed(self, chunk: bytes) -> bytes:
+        self._exchange.passes(len(chunk))
+        if self._exchange.completes():
+            self._meter.finish(self._exchange)
+        return chunk
+
+    def close(self) -> None:
+        self._meter.finish(self._exchange)
+        enter(None)
+
+
+class _Stream(_Counting):
+    """A stream that blocks."""
+
+    def __init__(self, chunks: Iterable[bytes], exchange: Exchange, meter: Meter) -> None:
+        super().__init__(exchange, meter)
+        self._chunks = iter(chunks)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -197,27 +212,18 @@ class _Stream:
     def __next__(self) -> bytes:
         enter(self._exchange)
         try:
-            chunk = next(self._chunks)
+            return self._passed(next(self._chunks))
         except BaseException:
             self.close()
             raise
-        self._exchange.passes(len(chunk))
-        if self._exchange.completes():
-            self._meter.finish(self._exchange)
-        return chunk
-
-    def close(self) -> None:
-        self._meter.finish(self._exchange)
-        enter(None)
 
 
-class _AsyncStream:
-    """The same for an asynchronous stream."""
+class _AsyncStream(_Counting):
+    """A stream that is awaited."""
 
-    def __init__(self, response: StreamingHttpResponse, exchange: Exchange, meter: Meter) -> None:
-        self._chunks: AsyncIterator[bytes] = aiter(response.streaming_content)  # type: ignore[arg-type]
-        self._exchange = exchange
-        self._meter = meter
+    def __init__(self, chunks: AsyncIterator[bytes], exchange: Exchange, meter: Meter) -> None:
+        super().__init__(exchange, meter)
+        self._chunks = chunks
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -225,15 +231,7 @@ class _AsyncStream:
     async def __anext__(self) -> bytes:
         enter(self._exchange)
         try:
-            chunk = await anext(self._chunks)
+            return self._passed(await anext(self._chunks))
         except BaseException:
             self.close()
             raise
-        self._exchange.passes(len(chunk))
-        if self._exchange.completes():
-            self._meter.finish(self._exchange)
-        return chunk
-
-    def close(self) -> None:
-        self._meter.finish(self._exchange)
-        enter(None)

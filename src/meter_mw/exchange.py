@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from meter_mw.model import LARGEST_COST, Count, MeterError, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from wsgiref.types import InputStream
 
     from meter_mw.core import Admission
     from meter_mw.model import SubjectId
@@ -126,14 +127,14 @@ class Exchange:
         names = ", ".join(meter.name for meter in self._policy.meters)
         raise UsageError(f"the policy has no meter {name!r}; it has {names}")
 
-    def begin(self, status: int, declared: int | None) -> None:
-        """Note the status of the response, and the length that it declares.
+    def begin(self, status: int, length: str | None) -> None:
+        """Note the status of the response, and the Content-Length that it declares.
 
         A response to HEAD, and one of 1xx, 204 or 304, has no content whatever is declared or sent
         (RFC 9110, sections 6.4.1 and 9.3.2).
         """
         self.status = status
-        self._declared = declared
+        self._declared = int(length) if length is not None and length.isdecimal() else None
         self.bodiless = self.method == "HEAD" or status in _BODILESS or status < 200
 
     def passes(self, size: int) -> None:
@@ -182,7 +183,53 @@ def current() -> Exchange:
     return exchange
 
 
-def enter(exchange: Exchange | None) -> None:
-    """Make `exchange` the one that `current()` gives in this context."""
-    if _CURRENT.get() is not exchange:
+def enter(exchange: Exchange | None) -> Exchange | None:
+    """Make `exchange` the one that `current()` gives in this context; return the one that it was."""
+    outer = _CURRENT.get()
+    if outer is not exchange:
         _CURRENT.set(exchange)
+    return outer
+
+
+class CountedInput:
+    """A request body under WSGI, counted as the app reads it, by whichever method the stream has."""
+
+    def __init__(self, stream: InputStream, exchange: Exchange) -> None:
+        self._stream = stream
+        self._exchange = exchange
+
+    def __getattr__(self, name: str) -> object:
+        found: Callable[..., object] = getattr(self._stream, name)
+        if name not in _READS:
+            return found
+
+        def counted(*sizes: object) -> object:
+            taken = found(*sizes)
+            self._exchange.request_bytes += _size(taken)
+            return taken
+
+        return counted
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        line = self._stream.readline()
+        if not line:
+            raise StopIteration
+        self._exchange.request_bytes += len(line)
+        return line
+
+
+_READS = frozenset({"read", "read1", "readinto", "readinto1", "readline", "readlines"})
+
+
+def _size(taken: object) -> int:
+    """Give the bytes that a read has taken: it returns them, their lines, or their number."""
+    match taken:
+        case bytes():
+            return len(taken)
+        case list():
+            return sum(map(len, taken))
+        case _:
+            return taken if isinstance(taken, int) else 0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from werkzeug.datastructures import Headers
 
 from meter_mw.core import Answer
-from meter_mw.exchange import MARK, enter
+from meter_mw.exchange import MARK, CountedInput, enter
 from meter_mw.meter import Meter
 from meter_mw.model import Request
 from meter_mw.respond import exposed
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
-    from wsgiref.types import InputStream, StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from meter_mw.exchange import Exchange
     from meter_mw.policy.policy import Policy
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _REASONS = {400: "Bad Request", 401: "Unauthorized", 429: "Too Many Requests", 503: "Service Unavailable"}
+
+_EXPOSING = "Access-Control-Expose-Headers"
 
 
 class MeterMiddleware:
@@ -62,12 +64,11 @@ class MeterMiddleware:
         admission = self.meter.admit(request)
         if not admission.serves:
             refusal, fields, body = self.meter.refuse(admission)
-            fields = _with_exposed(environ, fields, Headers())
-            status = f"{refusal.status} {_REASONS.get(refusal.status, 'Refused')}"
-            start_response(status, list(fields))
+            headers = Headers()
+            _add(fields, headers, environ)
+            start_response(f"{refusal.status} {_REASONS[refusal.status]}", headers.to_wsgi_list())
             return [b"" if request.method == "HEAD" else body]
         exchange = environ[MARK] = self.meter.exchange(admission, request.method)
-        enter(exchange)
         return _Response(self.meter, exchange, environ, start_response).run(self.app)
 
 
@@ -85,12 +86,14 @@ def _facts(environ: WSGIEnvironment) -> Request:
     )
 
 
-def _with_exposed(environ: WSGIEnvironment, fields: Fields, present: Headers) -> Fields:
-    """Add what lets a script on another origin read our fields, where the request came from one."""
-    if not fields or "HTTP_ORIGIN" not in environ:
-        return fields
-    exposing = exposed(present.get("Access-Control-Expose-Headers"), fields)
-    return fields if exposing is None else (*fields, ("Access-Control-Expose-Headers", exposing))
+def _add(fields: Fields, headers: Headers, environ: WSGIEnvironment) -> None:
+    """Append fields, and let a script on another origin read them."""
+    for name, value in fields:
+        headers.add(name, value)
+    if "HTTP_ORIGIN" in environ:
+        exposing = exposed(", ".join(headers.get_all(_EXPOSING)) or None, fields)
+        if exposing is not None:
+            headers.set(_EXPOSING, exposing)
 
 
 class _Response:
@@ -107,29 +110,24 @@ class _Response:
     def run(self, app: WSGIApplication) -> Iterable[bytes]:
         exempt = self._exchange.admission.answer is Answer.EXEMPT
         if not exempt:
-            self._environ["wsgi.input"] = _Input(self._environ["wsgi.input"], self._exchange)
+            self._environ["wsgi.input"] = CountedInput(self._environ["wsgi.input"], self._exchange)
+        self._outer = enter(self._exchange)
         try:
             body = app(self._environ, self._start_response if exempt else self.start)
         except BaseException:
             self.fail()
-            enter(None)
+            self.leave()
             raise
         return _SizedBody(body, self) if isinstance(body, Sized) else _Body(body, self)
 
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
-        exchange, present = self._exchange, Headers(headers)
-        declared = present.get("Content-Length", "")
-        exchange.begin(int(status[:3]), int(declared) if declared.isdecimal() else None)
-        fields = _with_exposed(self._environ, self._meter.responder.fields(exchange.admission), present)
-        if any(name == "Access-Control-Expose-Headers" for name, _ in fields):
-            present.remove("Access-Control-Expose-Headers")
-        head = [*present.to_wsgi_list(), *fields]
+        exchange, head = self._exchange, Headers(headers)
+        exchange.begin(int(status[:3]), head.get("Content-Length"))
+        _add(self._meter.responder.fields(exchange.admission), head, self._environ)
         # PEP 3333: exc_info is passed only when there is one; some servers take two arguments.
-        write = (
-            self._start_response(status, head, exc_info) if exc_info else self._start_response(status, head)
-        )
+        write = self._start_response(status, head.to_wsgi_list(), *([exc_info] if exc_info else []))
 
         def counted(data: bytes) -> object:
             self.passes(len(data))
@@ -140,17 +138,20 @@ class _Response:
     def passes(self, size: int) -> None:
         self._exchange.passes(size)
         if self._exchange.completes():
-            self._meter.finish(self._exchange)
-
-    def enter(self) -> None:
-        enter(self._exchange)
+            self.finish()
 
     def finish(self) -> None:
         self._meter.finish(self._exchange)
 
     def fail(self) -> None:
         self._exchange.status = self._exchange.status or 500
-        self._meter.finish(self._exchange)
+        self.finish()
+
+    def resume(self) -> None:
+        enter(self._exchange)
+
+    def leave(self) -> None:
+        enter(self._outer)
 
 
 class _Body(Iterator[bytes]):
@@ -162,7 +163,7 @@ class _Body(Iterator[bytes]):
         self._response = response
 
     def __next__(self) -> bytes:
-        self._response.enter()
+        self._response.resume()
         try:
             if self._chunks is None:
                 self._chunks = iter(self._body)
@@ -178,14 +179,14 @@ class _Body(Iterator[bytes]):
 
     def close(self) -> None:
         """Close the app's iterable; whatever that raises, the exchange is finished."""
-        self._response.enter()
+        self._response.resume()
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
                 close()
         finally:
             self._response.finish()
-            enter(None)
+            self._response.leave()
 
 
 class _SizedBody(_Body):
@@ -197,31 +198,3 @@ class _SizedBody(_Body):
 
     def __len__(self) -> int:
         return self._length
-
-
-class _Input:
-    """The request body, counted as the app reads it."""
-
-    def __init__(self, stream: InputStream, exchange: Exchange) -> None:
-        self._stream = stream
-        self._exchange = exchange
-
-    def _count(self, data: bytes) -> bytes:
-        self._exchange.request_bytes += len(data)
-        return data
-
-    def read(self, *size: int) -> bytes:
-        return self._count(self._stream.read(*size))
-
-    def readline(self, *size: int) -> bytes:
-        return self._count(self._stream.readline(*size))
-
-    def readlines(self, *hint: int) -> list[bytes]:
-        return [self._count(line) for line in self._stream.readlines(*hint)]
-
-    def __iter__(self) -> Iterator[bytes]:
-        for line in self._stream:
-            yield self._count(line)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
