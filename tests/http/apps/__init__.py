@@ -1,0 +1,1 @@
+"""One subject, written in every framework: the same endpoints behind each edge."""

@@ -1,0 +1,130 @@
+"""Every scenario through every edge, on a real server, down to the last field of its events."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+import wire
+from scenarios import SCENARIOS, Scenario, Step
+from servers import EDGES, SECRET, wait_for
+
+from meter_mw.policy.identity import Credential, pseudonym
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servers import Server
+    from wire import Answer
+
+CASES = [
+    pytest.param(edge, scenario, id=f"{edge}-{scenario.name}") for scenario in SCENARIOS for edge in scenario.edges
+]
+
+
+@pytest.mark.parametrize(("edge", "scenario"), CASES)
+def test_a_scenario(edge: str, scenario: Scenario, serve: Callable[[str], Server]) -> None:
+    """What a client is told and what is recorded is what the scenario says, and nothing besides."""
+    server = serve(EDGES[edge])
+    name = f"s-{uuid.uuid4().hex}"
+    key = f"{scenario.plan}.{name}" if scenario.plan else name
+    wait = "0"
+    expected: list[tuple[Step, Answer]] = []
+    for step in scenario.steps:
+        if step.after_wait:
+            time.sleep(int(wait))
+        answer = _ask(server, scenario, step, key)
+        _check_answer(step, answer)
+        wait = answer.get("Retry-After") or "0"
+        if step.event is not None:
+            expected.append((step, answer))
+    subject = name if scenario.plan else pseudonym(SECRET.encode(), Credential(key))
+    count = len(expected) + sum(bool(step.amended) for step, _ in expected)
+    events = server.events_of(subject, count, scenario.variant)
+    assert len(events) == count
+    counted = [event for event in events if "amends" not in event["data"]]
+    for event, (step, answer) in zip(counted, expected, strict=True):
+        _check_event(event, scenario, step, answer, key)
+        amendments = [each for each in events if each["data"].get("amends") == event["id"]]
+        assert [_amended(each) for each in amendments] == ([step.amended] if step.amended else [])
+
+
+def _ask(server: Server, scenario: Scenario, step: Step, key: str) -> Answer:
+    fields = [(name, value.replace("{key}", key)) for name, value in step.fields]
+    if scenario.variant != "main":
+        fields.append(("X-Variant", scenario.variant))
+    raw = wire.request(step.method, step.target.replace("{key}", key), fields, step.body)
+    return wire.talk(server.port, raw, method=step.method)
+
+
+def _check_answer(step: Step, answer: Answer) -> None:
+    assert answer.whole
+    if step.status:
+        assert answer.status == step.status
+    else:
+        assert answer.status not in (0, 400, 401, 429, 503)
+    for name, value in step.answer.items():
+        found = answer.get(name)
+        if isinstance(value, re.Pattern):
+            assert value.fullmatch(found or ""), (name, found)
+        else:
+            assert (name, found) == (name, value)
+    if isinstance(step.content, re.Pattern):
+        assert step.content.fullmatch(answer.body), answer.body
+    elif step.content is not None:
+        assert answer.body == step.content
+
+
+def _check_event(
+    event: dict[str, object], scenario: Scenario, step: Step, answer: Answer, key: str
+) -> None:
+    envelope = {name: value for name, value in event.items() if name not in ("id", "time", "data", "subject")}
+    assert envelope == {
+        "specversion": "1.0",
+        "source": f"urn:meter-mw:subject-{scenario.variant}",
+        "type": "meter_mw.request.v1",
+        "datacontenttype": "application/json",
+    }
+    assert uuid.UUID(str(event["id"])).version == 7
+    age = datetime.now(UTC) - datetime.fromisoformat(str(event["time"]))
+    assert timedelta(0) <= age < timedelta(minutes=1)
+    data = dict(event["data"])  # type: ignore[call-overload]
+    assert 0 < data.pop("duration_us") < 30_000_000
+    assert re.fullmatch("[0-9a-f]{16}", data.pop("policy"))
+    assert data == {
+        "requests": 1,
+        "request_bytes": sum(map(len, step.body)) if isinstance(step.body, tuple) else len(step.body),
+        "response_bytes": answer.received,
+        "method": step.method,
+        "status": answer.status,
+        "plan": scenario.plan or "default",
+        "key": pseudonym(SECRET.encode(), Credential(key)),
+        **(step.event or {}),
+    }
+
+
+def _amended(event: dict[str, object]) -> dict[str, int]:
+    data = dict(event["data"])  # type: ignore[call-overload]
+    assert (data["requests"], data["request_bytes"], data["response_bytes"]) == (0, 0, 0)
+    return {"tokens": data["tokens"]}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_anonymous_is_a_subject_by_address(edge: str, serve: Callable[[str], Server]) -> None:
+    """A request without a key is metered on the anonymous plan, without a key in its event."""
+    server = serve(EDGES[edge])
+
+    def anonymous() -> list[dict[str, object]]:
+        return [event for event in server.events() if str(event["subject"]).startswith("anon_")]
+
+    before = len(anonymous())
+    answer = wire.talk(server.port, wire.request("GET", "/v1/items/1"))
+    assert answer.get("RateLimit-Policy") == '"public";q=10000;w=1'
+    wait_for(lambda: len(anonymous()) > before, "the anonymous event")
+    (event,) = anonymous()[before:]
+    assert event["data"]["plan"] == "public"
+    assert "key" not in event["data"]
