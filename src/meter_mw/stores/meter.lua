@@ -252,7 +252,7 @@ for i = FIRST, #ARGV, 8 do
     end
   else
     if not (fate or (d <= now and now < g)) then
-      if rewound then save(false) end
+      if rewound and verb == 'admit' then save(false) end
       return reply('refresh')
     end
     local entry, closing = entries[id], nil
