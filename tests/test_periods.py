@@ -211,6 +211,8 @@ def test_weeks_begin_on_the_weekday_of_the_anchor(moment: Moment) -> None:
         # 00:01 was put back to 23:01: a minute into the 7th it was the 6th again, and stays the 7th's.
         ("America/St_Johns", "2010-11-07T02:30", "2010-11-07T02:30", "2010-11-08T03:30", 25),
         ("America/St_Johns", "2010-11-07T02:45", "2010-11-07T02:30", "2010-11-08T03:30", 25),
+        # The gap is around midnight, from 23:30 to 00:30: the day begins half an hour late.
+        ("America/Toronto", "1919-03-31T12:00", "1919-03-31T04:30", "1919-04-01T04:00", 23.5),
         # 29 December is followed by 31 December.
         ("Pacific/Apia", "2011-12-30T09:59:59.999999", "2011-12-29T10:00", "2011-12-30T10:00", 24),
         ("Pacific/Apia", "2011-12-30T10:00", "2011-12-30T10:00", "2011-12-31T10:00", 24),

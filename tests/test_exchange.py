@@ -1,0 +1,444 @@
+"""One exchange while it passes: what is counted, what the app may report, and who can see it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from contextvars import copy_context
+from dataclasses import replace
+
+import pytest
+
+from meter_mw.core import Admission, Answer, Standing, admit
+from meter_mw.exchange import Exchange, UsageError, current, enter
+from meter_mw.model import LARGEST_COST, MeterError, RequestId
+from meter_mw.policy.policy import NO_ROUTE, KeyEntry, Limit, Line
+from support.policies import EGRESS, METERS, REQUESTS, TOKENS, cap, policy, rate, request, route
+
+RULES = policy(keys={"k": KeyEntry("acme")}, routes=[route("/health", exempt=True)])
+
+
+def admission_of(path: str = "/", *standings: Standing) -> Admission:
+    """Give an admission that no store was asked about."""
+    talk = admit(RULES, request(path, key="k"), RequestId("rid"), 0)
+    with pytest.raises(StopIteration) as end:
+        next(talk)
+    admission = end.value.value
+    assert isinstance(admission, Admission)
+    return replace(admission, standings=standings)
+
+
+class Late:
+    """Takes down what is reported too late."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[Exchange, str, int]] = []
+
+    def __call__(self, exchange: Exchange, meter: str, units: int) -> None:
+        self.reports.append((exchange, meter, units))
+
+
+def exchange(
+    method: str = "GET",
+    *,
+    admission: Admission | None = None,
+    late: Late | None = None,
+    started_us: int = 100,
+) -> Exchange:
+    """Open a count."""
+    return Exchange(RULES, admission or admission_of(), method, started_us, late or Late())
+
+
+def standing(limit: Limit, remaining: int) -> Standing:
+    """Give how a caller stands with a limit."""
+    return Standing(Line(limit, 1, 1), remaining, 5, 0)
+
+
+# What the app reports
+
+
+def test_reports_add_up() -> None:
+    """Units reported in parts are one sum on the receipt."""
+    passing = exchange()
+    passing.add("tokens", 800)
+    passing.add("tokens", 0)
+    passing.add("tokens", 12)
+    receipt = passing.end(100)
+    assert receipt is not None
+    assert receipt.reported == {"tokens": 812}
+
+
+@pytest.mark.parametrize("units", [-1, LARGEST_COST + 1, 1.0, "1", None, True, float("nan")])
+def test_units_are_whole_numbers(units: object) -> None:
+    """A negative, a fraction, a text, a truth and more than 2^52 are refused, and nothing is counted."""
+    passing = exchange()
+    with pytest.raises(UsageError, match=re.escape("a whole number from 0 to 2^52")):
+        passing.add("tokens", units)  # type: ignore[arg-type]  # what apps pass
+    receipt = passing.end(100)
+    assert receipt is not None
+    assert receipt.reported == {}
+
+
+def test_a_sum_is_at_most_two_to_the_52() -> None:
+    """The report that would pass it is refused, and those before it stand."""
+    passing = exchange()
+    passing.add("tokens", LARGEST_COST)
+    with pytest.raises(UsageError, match="would pass 2"):
+        passing.add("tokens", 1)
+    receipt = passing.end(100)
+    assert receipt is not None
+    assert receipt.reported == {"tokens": LARGEST_COST}
+
+
+def test_a_meter_that_is_not_there() -> None:
+    """The complaint names the meters that are."""
+    with pytest.raises(UsageError, match="no meter 'token'; it has requests, ingress, egress, tokens"):
+        exchange().add("token", 1)
+
+
+@pytest.mark.parametrize("meter", [each.name for each in METERS if each is not TOKENS])
+def test_meters_that_count_by_themselves(meter: str) -> None:
+    """Requests and bytes are not the app's to add to."""
+    with pytest.raises(UsageError, match="counts by itself"):
+        exchange().add(meter, 1)
+
+
+def test_usage_errors_are_of_both_families() -> None:
+    """They can be caught as ours, or as the ValueError that they are."""
+    assert issubclass(UsageError, MeterError)
+    assert issubclass(UsageError, ValueError)
+
+
+def test_an_exempt_route_counts_nothing() -> None:
+    """A report there is checked and let go, before and after the end."""
+    late = Late()
+    passing = exchange(admission=admission_of("/health"), late=late)
+    passing.add("tokens", 5)
+    with pytest.raises(UsageError):
+        passing.add("tokens", -5)
+    receipt = passing.end(100)
+    passing.add("tokens", 5)
+    assert receipt is not None
+    assert (receipt.reported, late.reports) == ({}, [])
+    assert (passing.subject, passing.plan) == (None, None)
+
+
+def test_a_late_report_is_passed_on() -> None:
+    """After the end each report goes its own way, and the receipt stays as it was given."""
+    late = Late()
+    passing = exchange(late=late)
+    passing.add("tokens", 1)
+    receipt = passing.end(100)
+    passing.add("tokens", 2)
+    passing.add("tokens", 3)
+    assert late.reports == [(passing, "tokens", 2), (passing, "tokens", 3)]
+    assert receipt is not None
+    assert receipt.reported == {"tokens": 1}
+
+
+def test_a_late_report_may_report_again() -> None:
+    """What takes late reports is called outside of the lock."""
+    passing: list[Exchange] = []
+    seen: list[int] = []
+
+    def late(exchange: Exchange, meter: str, units: int) -> None:
+        seen.append(units)
+        if units:
+            exchange.add(meter, units - 1)
+
+    passing.append(Exchange(RULES, admission_of(), "GET", 0, late))
+    passing[0].end(0)
+    passing[0].add("tokens", 2)
+    assert seen == [2, 1, 0]
+
+
+def test_32_threads_report_exactly() -> None:
+    """No report is lost, and none counts twice, also when the exchange ends in between."""
+    late = Late()
+    passing = exchange(late=late)
+    together = threading.Barrier(33)
+
+    def report() -> None:
+        together.wait()
+        for _ in range(500):
+            passing.add("tokens", 3)
+
+    threads = [threading.Thread(target=report) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    together.wait()
+    while passing._reported.get("tokens", 0) < 9_000:
+        pass
+    receipt = passing.end(100)
+    for thread in threads:
+        thread.join()
+    assert receipt is not None
+    on_time, too_late = receipt.reported["tokens"], sum(units for _, _, units in late.reports)
+    assert on_time >= 9_000
+    assert on_time + too_late == 32 * 500 * 3
+
+
+# What the app may ask
+
+
+def test_who_is_metered() -> None:
+    """Subject and plan are those of the caller."""
+    assert (exchange().subject, exchange().plan) == ("acme", "default")
+
+
+def test_remaining_is_that_of_the_tightest_limit() -> None:
+    """Of several limits on a meter the one with the least left counts; others do not."""
+    standings = (standing(rate(9), 7), standing(cap(9), 4), standing(cap(9, meter=EGRESS), 2))
+    passing = exchange(admission=admission_of("/", *standings))
+    assert passing.remaining() == passing.remaining("requests") == 4
+    assert passing.remaining("egress") == 2
+    assert passing.remaining("tokens") is None
+
+
+def test_remaining_of_a_meter_that_is_not_there() -> None:
+    """A misspelt meter is an error, not an unlimited one."""
+    with pytest.raises(UsageError, match="no meter 'request'"):
+        exchange().remaining("request")
+
+
+# What passes
+
+
+@pytest.mark.parametrize("length", [None, "", "x", "-1", "1.0"])
+def test_chunks_are_counted_as_they_pass(length: str | None) -> None:
+    """Without a length that can be read, all that is sent counts, and only the app's end is the end."""
+    passing = exchange()
+    passing.begin(200, length)
+    for size in (3, 0, 4):
+        passing.passes(size)
+    assert not passing.completes()
+    assert not passing.completes(10**9)
+    receipt = passing.end(100)
+    assert receipt is not None
+    assert (receipt.response_bytes, receipt.status) == (7, 200)
+
+
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [("HEAD", 200), ("HEAD", 404), ("GET", 204), ("GET", 304), ("GET", 100), ("GET", 103), ("GET", 199)],
+)
+def test_what_has_no_content_counts_none(method: str, status: int) -> None:
+    """HEAD, 1xx, 204 and 304 are 0 bytes, whatever is declared or sent, and complete at once."""
+    passing = exchange(method)
+    passing.begin(status, "5000")
+    passing.passes(5_000)
+    assert passing.completes()
+    receipt = passing.end(100)
+    assert receipt is not None
+    assert (receipt.response_bytes, receipt.status) == (0, status)
+
+
+@pytest.mark.parametrize("status", [200, 206, 205, 301, 404, 416, 500])
+def test_other_answers_have_content(status: int) -> None:
+    """What is sent counts, errors included."""
+    passing = exchange()
+    passing.begin(status, None)
+    passing.passes(9)
+    assert passing.response_bytes == 9
+
+
+def test_nothing_beyond_the_declared_length_counts() -> None:
+    """Servers send no byte beyond it, and what they do not send is not billed."""
+    passing = exchange()
+    passing.begin(200, "10")
+    passing.passes(6)
+    assert passing.response_bytes == 6
+    assert not passing.completes(3)
+    assert passing.completes(4)
+    passing.passes(6)
+    assert passing.response_bytes == 10
+    assert passing.completes()
+    passing.passes(6)
+    assert passing.response_bytes == 10
+
+
+def test_a_declared_length_is_not_believed() -> None:
+    """A response that ends short of it counts what was sent."""
+    passing = exchange()
+    passing.begin(200, "10")
+    passing.passes(6)
+    receipt = passing.end(100)
+    assert receipt is not None
+    assert receipt.response_bytes == 6
+
+
+def test_an_empty_response_is_complete_at_once() -> None:
+    """A declared length of 0 has nothing to wait for."""
+    passing = exchange()
+    passing.begin(200, "0")
+    assert passing.completes()
+
+
+def test_an_answer_may_begin_anew() -> None:
+    """WSGI's `exc_info` replaces a response that was not sent yet, a bodiless one included."""
+    passing = exchange()
+    passing.begin(204, None)
+    passing.begin(500, "5")
+    passing.passes(5)
+    assert (passing.status, passing.response_bytes) == (500, 5)
+
+
+# The end
+
+
+def test_an_exchange_ends_once() -> None:
+    """The first end gives the receipt, any other one nothing."""
+    passing = exchange(started_us=100)
+    passing.begin(200, None)
+    passing.request_bytes += 4
+    receipt = passing.end(250)
+    assert receipt is not None
+    assert (receipt.request_bytes, receipt.duration_us) == (4, 150)
+    assert passing.end(300) is None
+
+
+def test_of_32_ends_one_has_the_receipt() -> None:
+    """Whichever thread is first."""
+    passing = exchange()
+    together = threading.Barrier(32)
+    receipts: list[object] = []
+
+    def end() -> None:
+        together.wait()
+        receipts.append(passing.end(100))
+
+    threads = [threading.Thread(target=end) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(receipts) - receipts.count(None) == 1
+
+
+def test_a_client_that_left_before_the_answer() -> None:
+    """Without a response the status on record is 499."""
+    receipt = exchange().end(100)
+    assert receipt is not None
+    assert receipt.status == 499
+
+
+def test_a_clock_that_went_back_makes_no_negative_duration() -> None:
+    """A duration is 0 at least."""
+    receipt = exchange(started_us=100).end(99)
+    assert receipt is not None
+    assert receipt.duration_us == 0
+
+
+# current()
+
+
+def in_own_context(test: object) -> None:
+    """Run in a copy of the context, so that what is entered ends with the test."""
+    copy_context().run(test)  # type: ignore[arg-type]  # a callable without arguments
+
+
+def test_current_is_what_was_entered() -> None:
+    """`current()` gives the exchange of this context, and the outer one after it is entered again."""
+
+    def handler() -> None:
+        outer, inner = exchange(), exchange()
+        enter(outer)
+        assert current() is outer
+        enter(inner)
+        assert current() is inner
+        enter(outer)
+        assert current() is outer
+
+    in_own_context(handler)
+
+
+def test_current_outside_of_a_request() -> None:
+    """Where nothing is metered the error says what to look at; the same after it was left."""
+    with pytest.raises(UsageError, match="is MeterMiddleware installed"):
+        current()
+
+    def handler() -> None:
+        enter(exchange())
+        enter(None)
+        with pytest.raises(UsageError, match="no metered request"):
+            current()
+
+    in_own_context(handler)
+
+
+def test_what_is_entered_stays_in_its_context() -> None:
+    """A request leaves nothing behind for the next one on its thread."""
+    in_own_context(lambda: enter(exchange()))
+    with pytest.raises(UsageError):
+        current()
+
+
+def test_tasks_have_the_exchange_of_their_request() -> None:
+    """Tasks, gathered ones and threads of `to_thread` see their own request's, however they interleave."""
+
+    async def handler() -> None:
+        mine = exchange()
+        enter(mine)
+        await asyncio.sleep(0)
+
+        async def part() -> Exchange:
+            await asyncio.sleep(0)
+            return current()
+
+        found = [*await asyncio.gather(part(), part()), await asyncio.create_task(part())]
+        found.append(await asyncio.to_thread(current))
+        assert all(each is mine for each in found)
+
+    async def server() -> None:
+        await asyncio.gather(*(handler() for _ in range(20)))
+
+    asyncio.run(server())
+
+
+def test_a_copied_context_carries_the_exchange() -> None:
+    """A pool that runs work in the context of its caller finds the exchange."""
+    found: list[Exchange] = []
+
+    def handler() -> Exchange:
+        mine = exchange()
+        enter(mine)
+        thread = threading.Thread(target=copy_context().run, args=(lambda: found.append(current()),))
+        thread.start()
+        thread.join()
+        return mine
+
+    mine = copy_context().run(handler)
+    assert found == [mine]
+
+
+def test_a_bare_thread_must_be_handed_the_exchange() -> None:
+    """It has no context of its own; the error says so, and an exchange that is handed over works."""
+    problems: list[str] = []
+
+    def work(handed: Exchange) -> None:
+        handed.add("tokens", 5)
+        try:
+            current()
+        except UsageError as problem:
+            problems.append(str(problem))
+
+    def handler() -> Exchange:
+        mine = exchange()
+        enter(mine)
+        thread = threading.Thread(target=work, args=(current(),))
+        thread.start()
+        thread.join()
+        return mine
+
+    receipt = copy_context().run(handler).end(100)
+    assert receipt is not None
+    assert receipt.reported == {"tokens": 5}
+    assert len(problems) == 1
+    assert "A bare thread must be handed the exchange." in problems[0]
+
+
+def test_an_exchange_without_a_store_has_no_remaining() -> None:
+    """Where the store did not answer nothing is said about what is left."""
+    passing = Exchange(RULES, Admission(Answer.ALLOWED, RequestId("rid"), 0, NO_ROUTE), "GET", 0, Late())
+    assert passing.remaining(REQUESTS.name) is None
