@@ -1,0 +1,1 @@
+"""What metering costs, measured beside the packages that people would use instead."""

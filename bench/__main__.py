@@ -1,0 +1,82 @@
+"""Run as `python -m bench`, or `python -m bench journal` for the cost of one journaled event."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import inprocess, journal, report, servers
+from bench.contenders import NAMES, Contender, chosen
+from bench.machine import machine
+from bench.readme import replaced
+from bench.redis_server import running_redis
+from bench.workload import Setting, settings
+
+PARTS = ("inprocess", "servers")
+STORES = ("memory", "redis")
+NUMBERS = (1, 3)
+QUICK_NUMBERS = (3,)
+
+THOROUGH = inprocess.Effort(11, 200, 640), servers.Effort(5, 300, 2_000)
+QUICK = inprocess.Effort(1, 64, 64), servers.Effort(1, 64, 128)
+
+
+def main() -> None:
+    """Measure what is asked for, and print it."""
+    wanted = _wanted()
+    if wanted.part == "journal":
+        journal.main(5_000 if wanted.quick else 50_000)
+        return
+    servers.leave_server_core()
+    contenders = chosen(wanted.only)
+    described = machine()
+    with (
+        tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as place,
+        running_redis(Path(place)) as redis,
+    ):
+        numbers = wanted.limits or (QUICK_NUMBERS if wanted.quick else NUMBERS)
+        chosen_settings = settings(wanted.store, numbers, redis, Path(place))
+        sections = [report.introduction(contenders, described)]
+        sections += _sections(contenders, chosen_settings, wanted)
+    tables = "\n\n".join(sections)
+    print(tables)
+    if wanted.update is not None:
+        wanted.update.write_text(replaced(wanted.update.read_text(), tables))
+
+
+def _sections(contenders: list[Contender], where: list[Setting], wanted: argparse.Namespace) -> list[str]:
+    titles = [setting.title for setting in where]
+    in_process, by_servers = QUICK if wanted.quick else THOROUGH
+    sections = []
+    if wanted.part in (None, "inprocess"):
+        added = inprocess.measure(contenders, where, in_process)
+        sections.append(report.added(contenders, titles, added))
+    if wanted.part in (None, "servers"):
+        gc.collect()
+        gc.freeze()  # what is left of the first part would slow the load generator
+        served = servers.Served()
+        served.measure(contenders, where, by_servers)
+        sections.append(report.served(contenders, titles, served))
+    return sections
+
+
+def _wanted() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=sys.modules[__name__].__doc__)
+    parser.add_argument("part", nargs="?", choices=(*PARTS, "journal"), help="one part alone")
+    parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    parser.add_argument("--only", type=_words, default=NAMES, help=f"contenders of {', '.join(NAMES)}")
+    parser.add_argument("--store", type=_words, default=STORES, help=f"stores of {', '.join(STORES)}")
+    parser.add_argument("--limits", type=int, nargs="+", help="numbers of limits, up to 3; else 1 and 3")
+    parser.add_argument("--update", type=Path, help="a document to put the tables into")
+    return parser.parse_args()
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+if __name__ == "__main__":
+    main()

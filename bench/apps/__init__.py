@@ -1,0 +1,1 @@
+"""The bare apps: one small JSON answer in each framework."""

@@ -1,0 +1,4 @@
+"""The contenders, one module each: `build` puts a meter around, or into, a bare app.
+
+A module may have `drain(app)`, which waits for what the app does in the background, and `close(app)`.
+"""

@@ -1,0 +1,31 @@
+"""The policy of meter_mw in a run: the same limits, with events journaled and brought to a file."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.workload import Limit, Setting
+
+os.environ.setdefault("METER_KEY_SECRET", "a-secret-for-measuring-and-for-nothing-else-0123456789")
+
+
+def policy(setting: Setting) -> dict[str, object]:
+    """Give the policy as `meter.yaml` would have it; a limit by the day is a cap, the others are rates."""
+    return {
+        "version": 1,
+        "service": "bench",
+        "store": setting.redis or "memory://",
+        "identity": {"api_key": [{"header": "X-API-Key"}], "secret": "${METER_KEY_SECRET}"},
+        "routes": [{"path": "/v1/items/{item_id:int}", "methods": ["GET"], "name": "items.read"}],
+        "plans": {"default": {"limits": [_entry(limit) for limit in setting.limits]}},
+        "events": {
+            "journal": str(setting.folder / "journal"),
+            "sinks": [{"file": str(setting.folder / "usage.jsonl")}],
+        },
+    }
+
+
+def _entry(limit: Limit) -> dict[str, object]:
+    return {"cap" if limit.period == "day" else "rate": str(limit)}

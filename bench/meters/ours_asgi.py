@@ -1,0 +1,24 @@
+"""meter_mw around the bare app, with everything that it does: fields, bytes and events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.apps import starlette_app
+from bench.meters.ours import policy
+from meter_mw.asgi import MeterMiddleware
+
+if TYPE_CHECKING:
+    from bench.workload import Setting
+
+
+def build(setting: Setting) -> MeterMiddleware:
+    return MeterMiddleware(starlette_app.build(setting), policy(setting))
+
+
+def drain(app: MeterMiddleware) -> None:
+    app.meter.flush()
+
+
+def close(app: MeterMiddleware) -> None:
+    app.meter.close()

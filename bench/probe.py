@@ -1,0 +1,63 @@
+"""Does a contender count at all? Asked before it is timed, so that nobody is quick by being wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bench.drive import driver
+from bench.workload import Limit
+
+if TYPE_CHECKING:
+    from bench.contenders import Contender
+    from bench.workload import Setting
+
+_MOST = 5
+_ROOMY = 1_000_000_000
+_PERIODS = ("hour", "minute", "day")
+
+
+class WrongError(Exception):
+    """A contender that does not do what it is timed for."""
+
+
+async def probe(contender: Contender, setting: Setting) -> None:
+    """Hold each limit of the setting in turn against its own: 5 requests pass, the next one does not.
+
+    Another key passes still, and the answers carry fields where they should. Keys are the probe's own.
+    """
+    if contender.bare:
+        return
+    number = len(setting.limits)
+    for tight in range(1 if contender.rising else number):
+        limits = _rising(number) if contender.rising else _one_tight(number, tight)
+        await _hold(contender, replace(setting, limits=limits), f"probe-{contender.base}-{number}-{tight}")
+
+
+def _rising(number: int) -> tuple[Limit, ...]:
+    periods = ("minute", "hour", "day")[:number]
+    return tuple(Limit(_MOST + extra, period) for extra, period in enumerate(periods))
+
+
+def _one_tight(number: int, tight: int) -> tuple[Limit, ...]:
+    return tuple(
+        Limit(_MOST if place == tight else _ROOMY, period) for place, period in enumerate(_PERIODS[:number])
+    )
+
+
+async def _hold(contender: Contender, setting: Setting, key: str) -> None:
+    app = contender.build(setting)
+    drive = driver(contender, app)
+    try:
+        statuses = []
+        for each in [key] * (_MOST + 1) + [f"{key}-other"]:
+            await drive.one(each)
+            statuses.append(drive.answered[0])
+        if statuses != [200] * _MOST + [429, 200]:
+            told = f"{contender.title} does not count: {setting.limits} gave {statuses}"
+            raise WrongError(told)
+        if drive.answered[1] != contender.fields:
+            told = f"{contender.title}: fields are {'missing' if contender.fields else 'unexpected'}"
+            raise WrongError(told)
+    finally:
+        contender.hook("close")(app)
