@@ -451,7 +451,7 @@ def test_what_was_served_without_the_store_is_booked() -> None:
 
 def test_shadow_mode_serves_what_it_would_deny() -> None:
     """It says what it would have done in the event, and books nothing, as nothing was charged."""
-    rules = policy(rate(1), cap(5), mode=Mode.SHADOW)
+    rules = policy(rate(1), cap(5, meter=TOKENS), mode=Mode.SHADOW)
     talk, _ = begun(rules, request(key="k"))
     readings = (Reading(Span(NOW_US + SECOND_US, 0), fits=False), Reading(Span(NOW_US, 3)))
     admission = ended(talk, Tally(Verdict.DENIED, NOW_US, readings))

@@ -153,6 +153,26 @@ def test_a_late_report_may_report_again() -> None:
     assert seen == [2, 1, 0]
 
 
+def test_reports_wait_for_each_other() -> None:
+    """A report that comes while another is being added is added after it."""
+    passing = exchange()
+    others: list[threading.Thread] = []
+
+    class Interrupted(dict[str, int]):
+        def get(self, name: str, default: int = 0) -> int:  # type: ignore[override]  # as it is used
+            total = super().get(name, default)
+            if not others:
+                others.append(threading.Thread(target=passing.add, args=("tokens", 5)))
+                others[0].start()
+                others[0].join(0.05)
+            return total
+
+    passing._reported = Interrupted()
+    passing.add("tokens", 3)
+    others[0].join()
+    assert passing._reported == {"tokens": 8}
+
+
 def test_32_threads_report_exactly() -> None:
     """No report is lost, and none counts twice, also when the exchange ends in between."""
     late = Late()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import date
@@ -18,6 +20,8 @@ KEPT_S = 60.0
 
 MOST_KEPT = 10_000
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 _FIELDS = tuple(each.name for each in fields(KeyEntry))
 
 
@@ -26,6 +30,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[float, KeyEntry | None]] = {}
+        self._lock = threading.Lock()
 
     def find(self, key: str, now_s: float) -> tuple[KeyEntry | None] | None:
         """Give the answer in a tuple of one, or None where there is none that is fresh."""
@@ -34,20 +39,23 @@ class Answers:
 
     def keep(self, key: str, answer: KeyEntry | None, now_s: float) -> None:
         """Remember an answer; the oldest make room."""
-        self._kept.pop(key, None)
-        while len(self._kept) >= MOST_KEPT:
-            self._kept.pop(next(iter(self._kept)), None)
-        self._kept[key] = (now_s + KEPT_S, answer)
+        with self._lock:
+            self._kept.pop(key, None)
+            while len(self._kept) >= MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = (now_s + KEPT_S, answer)
 
 
 def entry_of(answer: object, policy: Policy) -> KeyEntry | None:
-    """Check what a resolver returned; raises ValueError that says what was found and expected."""
+    """Check what a resolver returned; raises ValueError that says what was found and expected.
+
+    It quotes no name of a field: one that is not known may be the key itself.
+    """
     if answer is None:
         return None
     if isinstance(answer, Mapping):
-        strange = [name for name in answer if name not in _FIELDS]
-        if strange:
-            raise ValueError(f"it returned the field {strange[0]!r}; known are {', '.join(_FIELDS)}")
+        if any(name not in _FIELDS for name in answer):
+            raise ValueError(f"it returned a field that is not known; known are {', '.join(_FIELDS)}")
         if "subject" not in answer:
             raise ValueError("it returned no subject")
         answer = KeyEntry(**answer)
@@ -59,8 +67,10 @@ def entry_of(answer: object, policy: Policy) -> KeyEntry | None:
 
 def _check(entry: KeyEntry, policy: Policy) -> None:
     subject, anchor, plan, zone = (getattr(entry, name) for name in ("subject", "anchor", "plan", "timezone"))
-    if not isinstance(subject, str) or not subject:
+    if not _is_text(subject):
         raise ValueError("it returned a subject that is not a text")
+    if entry.account is not None and not _is_text(entry.account):
+        raise ValueError("it returned an account that is not a text")
     if plan is not None and plan not in policy.plans:
         raise ValueError(f"it returned the plan {plan!r}; the policy has {', '.join(policy.plans)}")
     if anchor is not None and not isinstance(anchor, date):
@@ -69,3 +79,8 @@ def _check(entry: KeyEntry, policy: Policy) -> None:
         ZoneInfo(zone or "UTC")
     except (ValueError, KeyError, OSError, TypeError):
         raise ValueError(f"it returned the timezone {zone!r}, which is not known") from None
+
+
+def _is_text(value: object) -> bool:
+    """Whether events can carry it: not empty, and without half of a surrogate pair."""
+    return isinstance(value, str) and bool(value) and not _SURROGATE.search(value)

@@ -2,16 +2,19 @@
 
 Rule 1: the request path is never held up; a store that is away is retried for as long as the process runs.
 Rule 2: every closing may be sent again: its rid makes a repeat harmless.
-Rule 3: a forked child settles its own requests and leaves its parent's to the parent.
+Rule 3: what the store cannot digest is let go and said; nothing else is held up by it.
+Rule 4: a forked child settles its own requests and leaves its parent's to the parent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
 import threading
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -39,9 +42,17 @@ class Settler:
         self._store = store
         self._most_waiting = most_waiting
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+        known = weakref.WeakMethod(self._reset)  # a settler that is no longer used is not kept
+
+        def reset() -> None:
+            alive = known()
+            if alive is not None:
+                alive()
+
+        os.register_at_fork(after_in_child=reset)
 
     def _reset(self) -> None:
+        """Begin with nothing, as a forked child does."""
         self._waiting: deque[Closing] = deque()
         self._wake = threading.Event()
         self._idle = threading.Condition()
@@ -72,9 +83,15 @@ class Settler:
 
     def _start(self) -> None:
         with self._start_lock:
-            if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._run, name="meter-mw-settler", daemon=True)
-                self._thread.start()
+            if self._thread is not None or self._stopping:
+                return
+            thread = threading.Thread(target=self._run, name="meter-mw-settler", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as failure:
+                _log.warning("closings wait for a thread to send them: %s", failure)
+            else:
+                self._thread = thread
 
     def _run(self) -> None:
         pause = 0.0
@@ -96,18 +113,29 @@ class Settler:
 
     def _send(self) -> bool:
         self._sending = min(BATCH, len(self._waiting))
-        batch = [self._waiting.popleft() for _ in range(self._sending)]
+        batch = self._taken(self._sending)
         try:
             self._store.settle(batch)
         except StoreUnavailable as outage:
             _log.warning("%d closings wait for the store: %s", len(batch) + len(self._waiting), outage)
             self._waiting.extendleft(reversed(batch))
             return False
+        except Exception:  # noqa: BLE001 - a fault of the store must not end the thread
+            self.dropped += len(batch)
+            _log.exception("the store could not settle %d closings, and its counts will be off", len(batch))
         finally:
             self._sending = 0
             with self._idle:
                 self._idle.notify_all()
         return True
+
+    def _taken(self, count: int) -> list[Closing]:
+        """Take the oldest that wait; a full queue may let go of some of them meanwhile."""
+        batch: list[Closing] = []
+        with contextlib.suppress(IndexError):
+            while len(batch) < count:
+                batch.append(self._waiting.popleft())
+        return batch
 
     @property
     def waiting(self) -> int:

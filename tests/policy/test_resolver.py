@@ -1,0 +1,161 @@
+"""What a resolver says is checked before it is believed, and kept for a minute."""
+
+from __future__ import annotations
+
+import re
+import threading
+from datetime import date, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meter_mw.policy import resolver
+from meter_mw.policy.policy import KeyEntry, Plan
+from meter_mw.policy.resolver import KEPT_S, Answers, entry_of
+from support.policies import policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RULES = policy(plans=[Plan("pro")])
+WHOLE = KeyEntry("acme", "pro", "acme-group", date(2026, 1, 31), "Europe/Paris")
+CANARY = "sk_canary_5f1d7c"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (None, None),
+        (KeyEntry("acme"), KeyEntry("acme")),
+        (WHOLE, WHOLE),
+        ({"subject": "acme"}, KeyEntry("acme")),
+        (MappingProxyType({"subject": "acme", "plan": None, "timezone": ""}), KeyEntry("acme", timezone="")),
+        (
+            {
+                "subject": "acme",
+                "plan": "pro",
+                "account": "acme-group",
+                "anchor": date(2026, 1, 31),
+                "timezone": "Europe/Paris",
+            },
+            WHOLE,
+        ),
+    ],
+)
+def test_answers_that_are_understood(answer: object, expected: KeyEntry | None) -> None:
+    """An entry, a mapping of its fields, or None for a key that is not known."""
+    assert entry_of(answer, RULES) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ("acme", "it returned str; expected a KeyEntry, a mapping or None"),
+        (True, "it returned bool; expected"),
+        ([("subject", "acme")], "it returned list; expected"),
+        ({}, "it returned no subject"),
+        ({"plan": "pro"}, "it returned no subject"),
+        (
+            {"subject": "acme", "user": 1},
+            "it returned a field that is not known; known are subject, plan,",
+        ),
+        ({"subject": "acme", 1: 1}, "it returned a field that is not known"),
+        ({"subject": ""}, "it returned a subject that is not a text"),
+        ({"subject": None}, "it returned a subject that is not a text"),
+        ({"subject": 7}, "it returned a subject that is not a text"),
+        ({"subject": "\ud800"}, "it returned a subject that is not a text"),
+        ({"subject": "acme", "account": 7}, "it returned an account that is not a text"),
+        ({"subject": "acme", "account": "\udfff"}, "it returned an account that is not a text"),
+        ({"subject": "acme", "plan": "gold"}, "it returned the plan 'gold'; the policy has default, pro"),
+        ({"subject": "acme", "plan": ""}, "it returned the plan ''; the policy has"),
+        ({"subject": "acme", "anchor": "2026-01-31"}, "it returned the anchor '2026-01-31'; expected a date"),
+        ({"subject": "acme", "timezone": "Paris"}, "it returned the timezone 'Paris', which is not known"),
+        ({"subject": "acme", "timezone": "../etc/passwd"}, "which is not known"),
+        ({"subject": "acme", "timezone": "America"}, "which is not known"),
+        ({"subject": "acme", "timezone": 2}, "which is not known"),
+    ],
+)
+def test_answers_that_are_refused(answer: object, complaint: str) -> None:
+    """What was found and what is expected, so that the operator can put it right."""
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        entry_of(answer, RULES)
+
+
+def test_a_plan_of_no_use_is_refused() -> None:
+    """A value that no mapping can be asked for is refused as well."""
+    with pytest.raises((ValueError, TypeError)):
+        entry_of({"subject": "acme", "plan": ["pro"]}, RULES)
+
+
+@pytest.mark.parametrize("answer", [{CANARY: "acme"}, CANARY, [CANARY], {"subject": "acme", CANARY: 1}])
+def test_a_complaint_does_not_quote_a_key(answer: object) -> None:
+    """A resolver that hands the key back by mistake does not bring it into the log."""
+    with pytest.raises(ValueError, match="it returned") as refusal:
+        entry_of(answer, RULES)
+    assert CANARY not in str(refusal.value)
+
+
+def test_a_moment_serves_as_an_anchor() -> None:
+    """Databases give datetimes; their date is what counts."""
+    anchor = datetime(2026, 1, 31, 12)  # noqa: DTZ001 - as databases give them
+    entry = entry_of({"subject": "acme", "anchor": anchor}, RULES)
+    assert entry is not None
+    assert entry.anchor is not None
+    assert entry.anchor.day == 31
+
+
+def test_an_answer_is_kept_for_a_minute() -> None:
+    """It is found until the minute is over, and not at its end."""
+    answers = Answers()
+    answers.keep("k1_a", WHOLE, 100.0)
+    assert answers.find("k1_a", 100.0) == (WHOLE,)
+    assert answers.find("k1_a", 100.0 + KEPT_S - 0.001) == (WHOLE,)
+    assert answers.find("k1_a", 100.0 + KEPT_S) is None
+    assert answers.find("k1_b", 100.0) is None
+
+
+def test_not_known_is_an_answer() -> None:
+    """`None` is kept too, so that guessed keys do not reach the resolver each time."""
+    answers = Answers()
+    answers.keep("k1_a", None, 100.0)
+    assert answers.find("k1_a", 101.0) == (None,)
+
+
+def test_a_newer_answer_replaces_an_older_one() -> None:
+    """The last word counts, for a minute of its own."""
+    answers = Answers()
+    answers.keep("k1_a", None, 100.0)
+    answers.keep("k1_a", WHOLE, 150.0)
+    assert answers.find("k1_a", 205.0) == (WHOLE,)
+
+
+def test_the_oldest_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are guessed by the million fill no memory; an answer that came anew is young again."""
+    monkeypatch.setattr(resolver, "MOST_KEPT", 3)
+    answers = Answers()
+    for key in ("a", "b", "c", "a", "d"):
+        answers.keep(key, WHOLE, 100.0)
+    assert [key for key in "abcd" if answers.find(key, 100.0)] == ["a", "c", "d"]
+
+
+def test_threads_make_room_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that looks for the oldest answer is not tripped up by another that changes them meanwhile."""
+    monkeypatch.setattr(resolver, "MOST_KEPT", 1)
+    answers = Answers()
+    others: list[threading.Thread] = []
+
+    class Interrupted(dict[str, tuple[float, KeyEntry | None]]):
+        def __iter__(self) -> Iterator[str]:
+            keys = super().__iter__()
+            if not others:
+                others.append(threading.Thread(target=answers.keep, args=("other", None, 100.0)))
+                others[0].start()
+                others[0].join(0.05)
+            return keys
+
+    answers.keep("first", None, 100.0)
+    answers._kept = Interrupted(answers._kept)
+    answers.keep("second", None, 100.0)
+    others[0].join()
+    assert list(answers._kept) == ["other"]
