@@ -223,7 +223,7 @@ def converse(calls: Sequence[Call], place: str, breaker: Breaker, *, urgent: boo
         if not told:
             breaker.give_up(leave)
     if failure is not None:
-        refusal = next((each for each in replies if isinstance(each, redis_errors.ResponseError)), None)
+        refusal = failure if replies and isinstance(failure, redis_errors.ResponseError) else None
         raise StoreUnavailable(f"redis at {place} {_words(failure, refusal)}") from refusal
     return replies
 
@@ -231,7 +231,10 @@ def converse(calls: Sequence[Call], place: str, breaker: Breaker, *, urgent: boo
 def _trips(
     calls: Sequence[Call],
 ) -> Generator[Trip, Sequence[object] | Exception, tuple[list[object], Exception | None]]:
-    """Send, and send again what may be sent again; give the replies, and why there are none."""
+    """Send, and send again what may be sent again; give the replies and the first that is an error.
+
+    No replies, and the exception, where none came.
+    """
     replies: list[object] = [None] * len(calls)
     waiting = dict(enumerate(calls))
     losses, fresh = 0, False
@@ -240,7 +243,7 @@ def _trips(
         if isinstance(answer, Exception):
             losses += 1
             if losses > _RESENDS or not _is_loss(answer):
-                return replies, answer
+                return [], answer
             fresh = True
             continue
         demoted = lost_script = False
@@ -278,6 +281,8 @@ def _is_loss(failure: Exception) -> bool:
 
 def _words(failure: Exception, refusal: redis_errors.ResponseError | None) -> str:
     """Say what happened; a server's words about a handshake could quote it, so they are left out."""
+    if refusal is not None and "unauthenticated" in str(refusal):
+        return "wants a password, and its URL gives none"
     if refusal is not None:
         return f"refused: {getattr(refusal, 'status_code', None) or ''} {refusal}".replace("  ", " ")
     if isinstance(failure, Crowded):

@@ -557,6 +557,17 @@ class StoreConformance:
         assert not at.admits(at.charge("c", FIVE_A_MINUTE))
         assert at.used(at.charge("c", FIVE_A_MINUTE)) == 5
 
+    def test_clock_back_and_forth_loses_no_count(self) -> None:
+        """A window charged from far before it, when the clock had gone back, still counts when it comes."""
+        at = self.bench()
+        hourly = Cap(6, Period.HOUR)
+        assert at.admits(at.charge("c", hourly, 5))
+        at.clock.move(-3 * 3_600 * SECOND_US)
+        assert at.admits(at.charge("c", hourly, 1))
+        at.clock.move(3 * 3_600 * SECOND_US + 600 * SECOND_US)
+        assert at.admits(at.charge("d", HUNDRED_A_DAY))
+        assert at.used(at.charge("c", hourly)) == 6
+
     def test_refresh(self) -> None:
         """Windows that do not reach around the store's now are asked for anew, and nothing changes."""
         at = self.bench()
@@ -597,6 +608,13 @@ class StoreConformance:
         assert at.remaining(slower) == 6
         assert at.admits(at.charge("a", Rate(1, SECOND_US, 7), 6))
         assert not at.admits(slower)
+
+    def test_changed_fraction_rounds_up(self) -> None:
+        """A part of a µs that another rate's fractions cannot hold counts as a whole one."""
+        at = self.bench()
+        assert at.admits(at.charge("a", Rate(7, SECOND_US, 7)))
+        (reading,) = at.peek(at.charge("a", Rate(1, SECOND_US, 7)))
+        assert tuple(reading.state) == (at.clock() + 142_858, 0)
 
     # The port
 
