@@ -38,6 +38,12 @@ _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 _BODIES = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 
+_LISTEN_EVERY = 1 << 16
+"""Bytes of a stream after which the event loop gets a turn.
+
+An app that never waits would not let it hear of a client that left, and the server take the rest.
+"""
+
 _EXPOSING = "Access-Control-Expose-Headers"
 
 
@@ -139,6 +145,7 @@ class _Http:
         self._scope = scope
         self._inbox = _Inbox(receive)
         self._send = send
+        self._unheard = 0
 
     async def run(self, app: ASGIApp) -> None:
         try:
@@ -168,6 +175,9 @@ class _Http:
         elif message["type"] in _BODIES:
             self._pass(message)
         await self._send(message)
+        if self._unheard >= _LISTEN_EVERY:
+            self._unheard = 0
+            await asyncio.sleep(0)
 
     def _begin(self, message: Message) -> Message:
         exchange = self._exchange
@@ -179,12 +189,13 @@ class _Http:
         return {**message, "headers": headers.raw}
 
     def _pass(self, message: Message) -> None:
-        exchange = self._exchange
+        exchange, size = self._exchange, _size(message)
         if not self._inbox.gone:
-            exchange.passes(_size(message))
+            exchange.passes(size)
         if exchange.completes() or not message.get("more_body", False):
             self._meter.finish(exchange)
         else:
+            self._unheard += size
             self._inbox.watch()
 
 

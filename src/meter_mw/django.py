@@ -6,6 +6,7 @@ what it answers itself unmetered.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -219,7 +220,11 @@ class _Stream(_Counting):
 
 
 class _AsyncStream(_Counting):
-    """A stream that is awaited."""
+    """A stream that is awaited.
+
+    The event loop gets a turn before each chunk: a stream that never waits would not let it hear of a
+    client that left, and the server take the rest.
+    """
 
     def __init__(self, chunks: AsyncIterator[bytes], exchange: Exchange, meter: Meter) -> None:
         super().__init__(exchange, meter)
@@ -231,6 +236,7 @@ class _AsyncStream(_Counting):
     async def __anext__(self) -> bytes:
         enter(self._exchange)
         try:
+            await asyncio.sleep(0)
             return self._passed(await anext(self._chunks))
         except BaseException:
             self.close()

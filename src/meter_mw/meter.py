@@ -237,10 +237,11 @@ class Meter:
         return done
 
     def close(self, timeout: float = FLUSH_S) -> None:
-        """Flush, then stop the threads and close the files."""
+        """Flush, then stop the threads and close the files, within `timeout` seconds altogether."""
         atexit.unregister(self.close)
+        until = time.monotonic() + timeout
         self._settler.close(timeout)
-        self._forwarder.close(timeout)
+        self._forwarder.close(max(0.0, until - time.monotonic()))
         self._journal.close()
         self._store.close()
 
