@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+import harness
 import pytest
+
+import policies
 import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from servers import Server
 
@@ -25,4 +30,15 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 
     yield get
     for server in started.values():
+        server.process.terminate()
+    for server in started.values():
         server.stop()
+
+
+@pytest.fixture
+def edge_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.EdgePolicy:
+    """Give the subject's main policy for a meter in this process."""
+    monkeypatch.setenv("METER_KEY_SECRET", servers.SECRET)
+    path = tmp_path / "meter.yaml"
+    path.write_text(json.dumps(policies.document(tmp_path, "main")))
+    return harness.EdgePolicy(path, tmp_path / "events-main.jsonl")

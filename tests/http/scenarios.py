@@ -108,17 +108,30 @@ SCENARIOS = (
     ),
     Scenario(
         "a plan without limits has no fields",
-        (Step("/v1/items/1", answer={"RateLimit": None, "RateLimit-Policy": None}, event={"route": "items"}),),
+        (
+            Step(
+                "/v1/items/1", answer={"RateLimit": None, "RateLimit-Policy": None}, event={"route": "items"}
+            ),
+        ),
     ),
     Scenario(
         "a denied request is served after exactly Retry-After",
-        (ITEM, ITEM, denied("tight", answer=DENIED), Step("/v1/items/1", event={"route": "items"}, after_wait=True)),
+        (
+            ITEM,
+            ITEM,
+            denied("tight", answer=DENIED),
+            Step("/v1/items/1", event={"route": "items"}, after_wait=True),
+        ),
         plan="tight",
     ),
     Scenario(
         "a calendar cap refuses until its period ends",
         (
-            Step("/v1/items/1", answer={"RateLimit": re.compile(r'"monthly";r=1;t=\d+')}, event={"route": "items"}),
+            Step(
+                "/v1/items/1",
+                answer={"RateLimit": re.compile(r'"monthly";r=1;t=\d+')},
+                event={"route": "items"},
+            ),
             ITEM,
             denied(
                 "monthly",
@@ -182,7 +195,9 @@ SCENARIOS = (
         ),
         variant="strict",
     ),
-    Scenario("an unknown key is 401 where the policy says so", (refused(401, KEY),), plan="", variant="strict"),
+    Scenario(
+        "an unknown key is 401 where the policy says so", (refused(401, KEY),), plan="", variant="strict"
+    ),
     Scenario("no key is 401 where the policy says so", (refused(401, ()),), variant="strict"),
     Scenario("a known key is served there", (ITEM,), variant="strict"),
     Scenario("two keys are 400", (refused(400, (("X-API-Key", "{key}"), ("X-API-Key", "{key}"))),)),
@@ -352,7 +367,11 @@ SCENARIOS = (
         (
             ITEM,
             ITEM,
-            denied("tight", fields=(*KEY, ORIGIN), answer={"Access-Control-Allow-Origin": "*", "Retry-After": "1"}),
+            denied(
+                "tight",
+                fields=(*KEY, ORIGIN),
+                answer={"Access-Control-Allow-Origin": "*", "Retry-After": "1"},
+            ),
         ),
         plan="tight",
         variant="cors-outside",

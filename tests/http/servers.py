@@ -25,9 +25,7 @@ PATIENCE = 20.0
 SECRET = "subject-secret-of-some-length"
 
 _GUNICORN = "gunicorn {app} --bind 127.0.0.1:{port} --workers {workers} --log-level debug --worker-class "
-_UVICORN = (
-    "uvicorn {app} --host 127.0.0.1 --port {port} --workers {workers} --log-level debug --ws websockets --http "
-)
+_UVICORN = "uvicorn {app} --host 127.0.0.1 --port {port} --workers {workers} --log-level debug --ws websockets --http "
 
 COMMANDS = {
     "uvicorn-h11": (_UVICORN + "h11", "apps.starlette_app:app"),
@@ -45,7 +43,12 @@ COMMANDS = {
 }
 """The command of each server, and the app that it serves."""
 
-EDGES = {"asgi": "uvicorn-h11", "wsgi": "gunicorn-gthread", "django": "django-gunicorn", "adjango": "django-uvicorn"}
+EDGES = {
+    "asgi": "uvicorn-h11",
+    "wsgi": "gunicorn-gthread",
+    "django": "django-gunicorn",
+    "adjango": "django-uvicorn",
+}
 """The server that stands for each edge where one is enough."""
 
 
@@ -118,7 +121,12 @@ def furnish(home: Path, changes: Mapping[str, object] | None = None) -> None:
 
 
 def start(
-    name: str, home: Path, *, app: str | None = None, workers: int = 1, environment: Mapping[str, str] | None = None
+    name: str,
+    home: Path,
+    *,
+    app: str | None = None,
+    workers: int = 1,
+    environment: Mapping[str, str] | None = None,
 ) -> Server:
     """Start a server and wait until it accepts connections."""
     if not (home / "policies").exists():

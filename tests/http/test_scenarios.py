@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING
 import pytest
 import wire
 from scenarios import SCENARIOS, Scenario, Step
-from servers import EDGES, SECRET, wait_for
 
 from meter_mw.policy.identity import Credential, pseudonym
+from servers import EDGES, SECRET, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from servers import Server
     from wire import Answer
 
+    from servers import Server
+
 CASES = [
-    pytest.param(edge, scenario, id=f"{edge}-{scenario.name}") for scenario in SCENARIOS for edge in scenario.edges
+    pytest.param(edge, scenario, id=f"{edge}-{scenario.name}")
+    for scenario in SCENARIOS
+    for edge in scenario.edges
 ]
 
 
@@ -79,9 +82,7 @@ def _check_answer(step: Step, answer: Answer) -> None:
         assert answer.body == step.content
 
 
-def _check_event(
-    event: dict[str, object], scenario: Scenario, step: Step, answer: Answer, key: str
-) -> None:
+def _check_event(event: dict[str, object], scenario: Scenario, step: Step, answer: Answer, key: str) -> None:
     envelope = {name: value for name, value in event.items() if name not in ("id", "time", "data", "subject")}
     assert envelope == {
         "specversion": "1.0",

@@ -65,10 +65,19 @@ def request(
 
 def talk(port: int, raw: bytes, *, method: str = "GET", leave_after: int | None = None) -> Answer:
     """Send raw bytes on a connection of its own and read the answer, or leave after some of its body."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as peer:
+    with connect(port) as peer:
         with contextlib.suppress(ConnectionError):
             peer.sendall(raw)
         return listen(peer, method, leave_after)
+
+
+def connect(port: int) -> socket.socket:
+    """Open a connection whose receive buffer holds little, so that what is read is what has come."""
+    peer = socket.socket()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
+    peer.settimeout(30)
+    peer.connect(("127.0.0.1", port))
+    return peer
 
 
 def listen(peer: socket.socket, method: str, leave_after: int | None = None) -> Answer:

@@ -9,7 +9,6 @@ import time
 from typing import TYPE_CHECKING
 
 import django
-from apps import subject
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
@@ -19,6 +18,7 @@ from django.urls import path
 
 import meter_mw.asgi
 import meter_mw.wsgi
+from apps import subject
 from meter_mw import current
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ async def _apaused(stream: subject.Stream) -> AsyncIterator[bytes]:
     for chunk in stream.chunks:
         stream.on_chunk()
         yield chunk
-        await asyncio.sleep(stream.pause)
+        if stream.pause:  # without one, the stream never lets the event loop have a turn
+            await asyncio.sleep(stream.pause)
 
 
 def _native(reply: subject.Reply, *, is_async: bool) -> HttpResponseBase:

@@ -9,10 +9,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from apps import subject
 from flask import Flask, Response, request, send_file
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+from apps import subject
 from meter_mw import current
 from meter_mw.wsgi import MeterMiddleware
 
@@ -91,9 +91,7 @@ def _zipping(app: WSGIApplication) -> WSGIApplication:
     """Compress every answer, as a middleware would."""
 
     def zipped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        def start(
-            status: str, headers: list[tuple[str, str]], *rest: object
-        ) -> Callable[[bytes], object]:
+        def start(status: str, headers: list[tuple[str, str]], *rest: object) -> Callable[[bytes], object]:
             kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
             return start_response(status, [*kept, ("Content-Encoding", "gzip")], *rest)
 

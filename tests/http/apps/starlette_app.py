@@ -7,7 +7,6 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from apps import subject
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -17,6 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
+from apps import subject
 from meter_mw import current
 from meter_mw.asgi import MeterMiddleware
 
@@ -32,7 +32,8 @@ async def _paused(stream: subject.Stream) -> AsyncIterator[bytes]:
     for chunk in stream.chunks:
         stream.on_chunk()
         yield chunk
-        await asyncio.sleep(stream.pause)
+        if stream.pause:  # without one, the stream never lets the event loop have a turn
+            await asyncio.sleep(stream.pause)
 
 
 def _native(reply: subject.Reply) -> Response:
