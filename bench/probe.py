@@ -49,14 +49,13 @@ async def _hold(contender: Contender, setting: Setting, key: str) -> None:
     app = contender.build(setting)
     drive = driver(contender, app)
     try:
-        statuses = []
         for each in [key] * (_MOST + 1) + [f"{key}-other"]:
             await drive.one(each)
-            statuses.append(drive.answered[0])
+        statuses = [status for status, _ in drive.answered]
         if statuses != [200] * _MOST + [429, 200]:
             told = f"{contender.title} does not count: {setting.limits} gave {statuses}"
             raise WrongError(told)
-        if drive.answered[1] != contender.fields:
+        if drive.answered[-1][1] != contender.fields:
             told = f"{contender.title}: fields are {'missing' if contender.fields else 'unexpected'}"
             raise WrongError(told)
     finally:

@@ -75,16 +75,16 @@ def served(contenders: list[Contender], titles: list[str], figures: Served) -> s
         f"{CONNECTIONS['asgi']} connections, gunicorn gthread with one worker, {THREADS} threads and "
         f"{CONNECTIONS['wsgi']} connections.\n"
         "The load comes over raw asyncio protocols with keep-alive from another core, which was busy for "
-        f"{figures.busiest:.0%} of the time at most.\n\n{table}{_undecided(figures)}"
+        f"{figures.busiest:.0%} of the time at most.\n\n{table}{_amiss(figures)}"
     )
 
 
-def _undecided(figures: Served) -> str:
-    """Tell of answers that came without a decision, as they are quicker than they should be."""
-    if not figures.undecided:
+def _amiss(figures: Served) -> str:
+    """Tell of answers that were not counted: their store had been too slow on this machine."""
+    if not figures.amiss:
         return ""
-    told = ", ".join(f"{name}: {share:.1%}" for name, share in figures.undecided.items())
-    return f"\n\nAnswers that the store was too slow for, and that went without fields: {told}."
+    told = ", ".join(f"{name} {share:.1%}" for name, share in figures.amiss.items())
+    return f"\n\nRefused, or decided without the store, in the worst round, and not counted: {told}."
 
 
 def _table(

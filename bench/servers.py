@@ -50,8 +50,8 @@ class Served:
     def __init__(self) -> None:
         self.per_second = Figures()
         self.busiest = 0.0
-        self.undecided: dict[str, float] = {}
-        """The largest share of answers without the fields that they should have had, where there were any."""
+        self.amiss: dict[str, float] = {}
+        """The largest share of answers that were not good, where there were any; they were not counted."""
 
     def measure(self, contenders: list[Contender], settings: list[Setting], effort: Effort) -> None:
         """Have everyone take a turn in every setting, round after round."""
@@ -67,12 +67,13 @@ class Served:
                 connections=CONNECTIONS[contender.edge],
                 warmup=effort.warmup,
                 requests=effort.requests,
+                fields=contender.fields,
             )
         self.per_second.add(contender, setting, outcome.per_second)
         self.busiest = max(self.busiest, outcome.busy)
-        if contender.fields and outcome.with_fields < 1:
-            name = f"{contender.name} ({contender.base}, {setting.title})"
-            self.undecided[name] = max(self.undecided.get(name, 0), 1 - outcome.with_fields)
+        if outcome.amiss:
+            name = f"{contender.title} ({setting.title})"
+            self.amiss[name] = max(self.amiss.get(name, 0), outcome.amiss)
 
 
 @contextmanager
