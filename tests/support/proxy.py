@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+"""A certificate of 127.0.0.1 and its key, signed by itself, for tests alone."""
 
 
 class FaultProxy:
@@ -21,7 +27,10 @@ class FaultProxy:
     `dribble`: seconds between two bytes of a reply.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, tls: bool = False) -> None:
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
+        if self._tls is not None:
+            self._tls.load_cert_chain(CERTIFICATE)
         self._target = ("127.0.0.1", port)
         self.cut_replies = 0
         self.swallow = False
@@ -38,6 +47,8 @@ class FaultProxy:
     @property
     def url(self) -> str:
         """Where it listens."""
+        if self._tls is not None:
+            return f"rediss://127.0.0.1:{self.port}/0?ssl_ca_certs={CERTIFICATE}"
         return f"redis://127.0.0.1:{self.port}/0"
 
     def _run(self, work, *args) -> None:
@@ -53,6 +64,8 @@ class FaultProxy:
                 return
             self.connections += 1
             try:
+                if self._tls is not None:
+                    client = self._tls.wrap_socket(client, server_side=True)
                 server = socket.create_connection(self._target)
             except OSError:
                 client.close()
