@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from enum import Enum
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from meter_mw.policy.addresses import TrustedProxies
     from meter_mw.policy.identity import KeyPlace
     from meter_mw.policy.templates import Template
+
+
+_SENDABLE = re.compile(r"[ !#-\[\]-~]+")
+"""Characters that a String needs no escape for (RFC 9651, section 3.3.3)."""
 
 
 class Failure(Enum):
@@ -78,7 +83,9 @@ class Limit:
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Name the limit for the store."""
+        """Name the limit for the store. Raises ValueError for a name that no header field can carry."""
+        if not _SENDABLE.fullmatch(self.name):
+            raise ValueError(f"the name of a limit cannot be sent to clients: {self.name!r}")
         kind = "c" + self.quota.period.word if isinstance(self.quota, Cap) else RATE_ID
         home = ("plan",) if self.route is None else ("route", self.route)
         digest = digest_of(*home, kind, self.meter.name, self.name, size=6)

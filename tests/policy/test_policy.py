@@ -1,0 +1,262 @@
+"""The decided policy: names that never collide, callers with their terms, and lines priced beforehand."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from datetime import date
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from meter_mw.model import UNMATCHED, Count, Meter
+from meter_mw.periods import Period
+from meter_mw.policy.paths import OddPath
+from meter_mw.policy.policy import (
+    NO_ROUTE,
+    Failure,
+    HttpSinkRule,
+    KeyEntry,
+    Limit,
+    Line,
+    Plan,
+    Route,
+    digest_of,
+)
+from meter_mw.quota import Cap, Rate
+from support.policies import (
+    DAY_US,
+    EGRESS,
+    INGRESS,
+    METERS,
+    REQUESTS,
+    SECRET,
+    TOKENS,
+    cap,
+    key_of,
+    policy,
+    rate,
+    route,
+)
+
+PARTS = st.lists(st.text(st.sampled_from(":/{}\0|,a\ud800\udc00\U00010000é")), max_size=4).map(tuple)
+
+
+# Names for the store
+
+
+@given(PARTS, PARTS)
+@example(("a", "b/c"), ("a/b", "c"))
+@example(("a:b", "c"), ("a", "b:c"))
+@example(("a\0b",), ("a", "b"))
+@example(("a", ""), ("a",))
+@example(("", "a"), ("a", ""))
+@example((), ("",))
+@example(("\ud800\udc00",), ("\U00010000",))
+@example(("\0\0\0\0\0\0\0\1a",), ("", "a"))
+def test_distinct_parts_have_distinct_digests(some: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """However parts are cut or joined, only the same list of them has the same digest."""
+    assert (digest_of(*some, size=16) == digest_of(*others, size=16)) is (some == others)
+
+
+def test_a_digest_is_the_same_in_every_process() -> None:
+    """Workers meet in the store by it, so it is spelled out here; it fits into a URL."""
+    assert digest_of("orders-api", "acme", size=16) == "onTuRtklCQzMPbXLQuGGGw"
+    assert len(digest_of(size=6)) == 8
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**9))
+def test_a_limit_keeps_its_id_when_amounts_change(units: int, burst: int, period_us: int) -> None:
+    """Raised, lowered, of another length or failing otherwise: a rate goes on where it was."""
+    changed = Limit("api", REQUESTS, Rate(units, period_us, burst), Failure.CLOSED)
+    assert changed.id == rate(10, name="api").id
+    assert cap(units, name="api").id == cap(7, name="api", on=Failure.OPEN).id
+
+
+def test_limits_differ_by_what_they_limit() -> None:
+    """Name, meter, route, kind and period make a limit; no two of these share a count."""
+    homes = (None, "a", "b", "plan", "r", "api")
+    limits = [
+        Limit(name, meter, quota, Failure.OPEN, home)
+        for name, meter, home, quota in itertools.product(
+            ("api", "a", "requests"), METERS, homes, (Rate(1, DAY_US, 1), *(Cap(1, each) for each in Period))
+        )
+    ]
+    assert len({limit.id for limit in limits}) == len(limits)
+
+
+def test_an_id_tells_a_rate_from_a_cap() -> None:
+    """Stores tell them apart by the first letter."""
+    assert rate(1).id.startswith("r")
+    assert cap(1).id.startswith("c")
+
+
+def test_plans_share_limits_of_one_name() -> None:
+    """A subject that moves to another plan takes its count along; a route's limit is its own."""
+    assert rate(1, name="api").id == rate(500, name="api").id
+    assert rate(1, name="api", route="a").id != rate(1, name="api", route="b").id
+
+
+@pytest.mark.parametrize("name", ["", 'a"b', "a\\b", "é", "a\r\nSet-Cookie: b", "a\0"])
+def test_a_name_that_no_field_can_carry(name: str) -> None:
+    """Clients read the name in a header field, so one that could break out of it is no limit's name."""
+    with pytest.raises(ValueError, match="cannot be sent"):
+        rate(1, name=name)
+
+
+# Callers
+
+
+def test_the_tag_is_of_service_and_subject() -> None:
+    """Two services on one store never meet, however their names and their subjects are cut."""
+    tags = {
+        policy(service=service).caller(KeyEntry(subject), None).tag
+        for service, subject in (("a", "bc"), ("ab", "c"), ("a", "b"), ("a:b", "c"), ("a", "b:c"))
+    }
+    assert len(tags) == 5
+    rules = policy(plans=[Plan("pro")])
+    whole = KeyEntry("acme", "pro", "group", date(2026, 1, 1), "Europe/Paris")
+    assert rules.caller(whole, "k1_a").tag == rules.caller(KeyEntry("acme"), None).tag
+
+
+def test_a_caller_has_the_terms_of_its_entry() -> None:
+    """What the entry says, or the plan, or the policy, in this order."""
+    rules = policy(plans=[Plan("pro", timezone="Asia/Kolkata"), Plan("basic")], timezone="America/New_York")
+
+    def zone(plan: str | None, timezone: str | None) -> str:
+        return rules.caller(KeyEntry("acme", plan, timezone=timezone), None).timezone
+
+    assert zone("pro", "Europe/Paris") == "Europe/Paris"
+    assert zone("pro", None) == "Asia/Kolkata"
+    assert zone("basic", None) == zone(None, None) == "America/New_York"
+    assert rules.caller(KeyEntry("acme"), None).plan is rules.plans["default"]
+
+
+def test_listed_keys_are_found_by_their_pseudonym() -> None:
+    """The raw key finds nothing, and a key that is not listed is nobody's."""
+    rules = policy(keys={"k": KeyEntry("acme")})
+    caller = rules.listed(key_of("k"))
+    assert caller is not None
+    assert (caller.subject, caller.key) == ("acme", key_of("k"))
+    assert rules.listed("k") is None
+    assert rules.listed(key_of("other")) is None
+
+
+# Routes
+
+
+ROUTES = (
+    route("/health", exempt=True),
+    route("/v1/items/{id}", methods=["GET"], name="items.read"),
+    route("/v1/items/{id}", methods=["DELETE"], name="items.delete"),
+    route("/v1/files/{name:path}", name="files"),
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/v1/items/7", "items.read"),
+        ("HEAD", "/v1/items/7", "items.read"),
+        ("DELETE", "/v1/items/7", "items.delete"),
+        ("POST", "/v1/items/7", UNMATCHED),
+        ("GET", "/v1/items/7/", "items.read"),
+        ("GET", "//v1//items/7", "items.read"),
+        ("GET", "/a/../b", UNMATCHED),
+        ("GET", "v1/items/7", "items.read"),
+        ("GET", "http://host/v1/items/7", "items.read"),
+        ("PUT", "/v1/files/a/b/c", "files"),
+        ("GET", "/V1/items/7", UNMATCHED),
+        ("GET", "", UNMATCHED),
+        ("GET", "/health", "/health"),
+        ("GET", "/health/", "/health"),
+    ],
+)
+def test_a_route_in_any_spelling(method: str, path: str, expected: str) -> None:
+    """Each spelling that a router could lead to the handler is on the handler's route."""
+    assert policy(routes=ROUTES).route(method, path).name == expected
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/items/7\n", "/v1\\items/7", "/v1/items/\0", "/v1/items/\udc80", "\x7f"]
+)
+def test_a_path_that_has_no_meaning(path: str) -> None:
+    """Controls, backslashes and halves of characters are on no route at all."""
+    with pytest.raises(OddPath):
+        policy(routes=ROUTES).route("GET", path)
+
+
+def test_without_routes_nothing_matches() -> None:
+    """Every request is on the route that stands for none."""
+    assert policy().route("GET", "/") is NO_ROUTE
+    assert (NO_ROUTE.name, NO_ROUTE.exempt, NO_ROUTE.limits) == (UNMATCHED, False, ())
+
+
+# Lines
+
+
+def test_lines_are_priced_beforehand() -> None:
+    """Requests cost what the route says, 1 if it says nothing; bytes and reports need 1 and take 0."""
+    images = Meter("images", Count.REQUESTS)
+    own = rate(1, name="own", route="/x")
+    plan = (cap(9), rate(9, meter=images, name="images"), rate(9, meter=INGRESS, name="in"))
+    more = (rate(9, meter=EGRESS, name="out"), rate(9, meter=TOKENS, name="tokens"))
+    dear = route("/x", own, costs={"requests": 5})
+    rules = policy(*plan, *more, routes=[dear])
+    expected = tuple(
+        Line(limit, need, take)
+        for limit, (need, take) in zip(
+            (*plan, *more, own), ((5, 5), (1, 1), (1, 0), (1, 0), (1, 0), (5, 5)), strict=True
+        )
+    )
+    assert rules.lines(dear, rules.plans["default"]) == expected
+    assert rules.lines(dear, rules.plans["default"]) is rules.lines(dear, rules.plans["default"])
+
+
+def test_lines_are_of_their_route_and_plan() -> None:
+    """Another route or plan has lines of its own, and a free route costs 0."""
+    free, dear = route("/free", costs={"requests": 0}), route("/dear", costs={"requests": 2})
+    pro = Plan("pro", (rate(7, name="pro"),))
+    rules = policy(rate(1), plans=[pro], routes=[free, dear])
+    prices = {
+        (each.name, plan.name): [(line.limit.name, line.need) for line in rules.lines(each, plan)]
+        for each in (free, dear, NO_ROUTE)
+        for plan in rules.plans.values()
+    }
+    assert prices == {
+        ("/free", "default"): [("rate", 0)],
+        ("/free", "pro"): [("pro", 0)],
+        ("/dear", "default"): [("rate", 2)],
+        ("/dear", "pro"): [("pro", 2)],
+        (UNMATCHED, "default"): [("rate", 1)],
+        (UNMATCHED, "pro"): [("pro", 1)],
+    }
+
+
+def test_a_cost_is_of_its_meter() -> None:
+    """A route that names one meter leaves the others at 1."""
+    dear = Route("dear", costs=(("requests", 5), ("images", 0)))
+    assert dear.cost(REQUESTS) == 5
+    assert dear.cost(Meter("images", Count.REQUESTS)) == 0
+    assert dear.cost(Meter("other", Count.REQUESTS)) == 1
+
+
+# Secrets
+
+
+def test_a_policy_shows_no_secret() -> None:
+    """Neither the HMAC secret, nor keys, nor addresses with passwords are in its repr."""
+    rules = policy(
+        keys={"canary-key": KeyEntry("acme")},
+        store="redis://:canary-password@host/0",
+        sinks=[HttpSinkRule("https://user:canary-url@host/", "canary-secret")],
+    )
+    assert "canary" not in repr(rules)
+    assert SECRET.decode() not in repr(rules)
+
+
+def test_the_source_is_of_the_service() -> None:
+    """Events name the service as a URN, also after a part was replaced."""
+    assert policy(service="a").source == "urn:meter-mw:a"
+    assert replace(policy(service="a"), service="b").source == "urn:meter-mw:b"
