@@ -1,0 +1,183 @@
+"""A policy file, or a mapping of its shape, into a checked `Policy`, or all of its problems at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from meter_mw.policy.policy import HeaderRules, Mode, Policy
+from meter_mw.policy.problems import PolicyError, Problem, printable
+from meter_mw.policy.reading import Document, Field, Names, nodes_of
+from meter_mw.policy.sections.events import read_events
+from meter_mw.policy.sections.identity import read_identity
+from meter_mw.policy.sections.keys import Keys, read_keys
+from meter_mw.policy.sections.limits import LimitRules
+from meter_mw.policy.sections.meters import DEFAULT_METERS, read_meters
+from meter_mw.policy.sections.plans import read_plans
+from meter_mw.policy.sections.routes import read_routes
+from meter_mw.policy.sections.settings import (
+    StoreFailure,
+    default_store,
+    read_headers,
+    read_mode,
+    read_service,
+    read_store,
+    read_store_failure,
+    read_timezone,
+    read_version,
+)
+from meter_mw.policy.yaml12 import LARGEST_BYTES, MOST_PROBLEMS, Entries, Items, Node, Scalar, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["PolicyError", "Problem", "load"]
+
+_TOP = Names(
+    (
+        "version",
+        "service",
+        "mode",
+        "store",
+        "timezone",
+        "identity",
+        "keys",
+        "meters",
+        "routes",
+        "plans",
+        "headers",
+        "on_store_failure",
+        "events",
+    ),
+    needed=("version", "service"),
+    later=("charge",),
+)
+
+_STAND_IN = bytes(16)
+"""Stands for a secret whose problem is noted, so that keys are still checked beside each other."""
+
+
+def load(
+    source: str | Path | Mapping[str, object] | Policy, environ: Mapping[str, str] = os.environ
+) -> Policy:
+    """Read a policy from a path, or from a mapping of the same shape; a loaded one is given back.
+
+    Relative paths in it begin at the file's folder, or for a mapping at the working directory.
+    Raises PolicyError with all problems at once.
+    """
+    if isinstance(source, Policy):
+        return source
+    read = _read(source, environ)
+    del source, environ  # reporters print the locals of frames, and these hold secrets
+    if isinstance(read, Policy):
+        return read
+    raise PolicyError(read)
+
+
+def _read(source: str | Path | Mapping[str, object], environ: Mapping[str, str]) -> Policy | list[Problem]:
+    problems: list[Problem] = []
+    if isinstance(source, Mapping):
+        document = Document(None, Path.cwd(), environ, problems)
+        node, digest = _from_mapping(source, document)
+    elif "\n" in str(source):
+        return [Problem("found several lines of text; expected the path of a policy file, or a mapping")]
+    else:
+        document = Document(printable(str(source)), Path(source).parent, environ, problems)
+        node, digest = _from_file(source, document)
+    policy = _policy(Field(node, "", document), digest) if node is not None else None
+    return policy or _sorted(problems, document.label)
+
+
+def _from_file(source: str | Path, document: Document) -> tuple[Node | None, str]:
+    try:
+        with Path(source).open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a path"
+        document.complain(f"the policy cannot be read: {printable(reason or 'no reason given')}", "", None)
+        return None, ""
+    node = parse(data, document.complain, private="keys")
+    return node, _digest(data)
+
+
+def _from_mapping(source: Mapping[str, object], document: Document) -> tuple[Node | None, str]:
+    node = nodes_of(source)
+    if isinstance(node, str):
+        document.complain(node, "", None)
+        return None, ""
+    return node, _digest(json.dumps(_without_secrets(node, top=True)).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _without_secrets(node: Node, *, top: bool = False) -> object:
+    """Give what the digest of a mapping is made of: everything but keys and secrets, in a fixed order."""
+    match node:
+        case Scalar():
+            return [type(node.value).__name__, node.text]
+        case Items():
+            return [_without_secrets(each) for each in node.nodes]
+        case Entries():
+            return {
+                name.text: _without_secrets(each)
+                for name, each in sorted(node.pairs, key=lambda pair: pair[0].text)
+                if name.text != "secret" and not (top and name.text == "keys")
+            }
+
+
+def _policy(root: Field, digest: str) -> Policy | None:
+    """Read every section; the result is good only if no problem was noted."""
+    if not isinstance(root.node, Entries):
+        root.as_private().reject("a mapping that begins with version: 1")
+        return None
+    found = root.section(_TOP) or {}
+    if "version" in found:
+        read_version(found["version"])
+    service = read_service(found["service"]) if "service" in found else None
+    mode = read_mode(found["mode"]) if "mode" in found else Mode.ENFORCE
+    store = read_store(found.get("store") or default_store(root))
+    zone = read_timezone(found["timezone"]) if "timezone" in found else "UTC"
+    failure = read_store_failure(found["on_store_failure"]) if "on_store_failure" in found else StoreFailure()
+    headers = read_headers(found["headers"]) if "headers" in found else HeaderRules()
+    nothing = Entries((), root.node.at)
+    meters = read_meters(found["meters"]) if "meters" in found else DEFAULT_METERS
+    rules = LimitRules(meters, failure)
+    plans, limits = read_plans(found.get("plans") or root.child(nothing, "plans"), rules)
+    routes = read_routes(found["routes"], rules, limits) if "routes" in found else ()
+    identity = read_identity(found.get("identity") or root.child(nothing, "identity"), plans)
+    secret = identity.secret if identity else _STAND_IN
+    keys = read_keys(found["keys"], plans, secret) if "keys" in found else Keys()
+    events = read_events(found.get("events") or root.child(nothing, "events"))
+    if root.document.problems or not (service and mode and store and zone and identity):
+        return None
+    return Policy(
+        service=service,
+        digest=digest,
+        mode=mode,
+        store=store,
+        deadline_us=failure.deadline_us,
+        timezone=zone,
+        identity=identity,
+        keys=MappingProxyType(dict(keys.entries)),
+        resolver=keys.resolver,
+        meters=tuple(meter for meter in meters.values() if meter),
+        routes=routes,
+        plans=MappingProxyType(plans),
+        headers=headers,
+        events=events,
+    )
+
+
+def _sorted(problems: Sequence[Problem], label: str | None) -> list[Problem]:
+    """Give the problems in the order of the file, those of another file after it."""
+    ordered = sorted(problems, key=lambda each: (each.file != label, each.line or 0, each.column or 0))
+    if len(ordered) > MOST_PROBLEMS:
+        ordered[MOST_PROBLEMS:] = [Problem(f"and at least {len(ordered) - MOST_PROBLEMS} more", file=label)]
+    return ordered

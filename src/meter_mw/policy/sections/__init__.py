@@ -1,0 +1,1 @@
+"""The sections of a policy file, one file each: what a section may say, and the values it becomes."""

@@ -1,0 +1,160 @@
+"""The section `identity`: where keys are looked for, and what becomes of requests without a known one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from meter_mw.policy.addresses import AddressError, TrustedProxies
+from meter_mw.policy.identity import BearerKey, HeaderKey, KeyPlace, QueryKey
+from meter_mw.policy.policy import Anonymous, IdentityRules, Unknown
+from meter_mw.policy.reading import Field, Names
+from meter_mw.policy.sections.plans import read_plan_name
+from meter_mw.policy.yaml12 import Entries, Items, Scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+SECRET_VARIABLE = "METER_KEY_SECRET"  # noqa: S105 - the variable's name
+
+_IDENTITY = Names(("api_key", "secret", "unknown", "anonymous", "trusted_proxies"))
+_DEFAULT_PLACES: tuple[KeyPlace, ...] = (HeaderKey("X-API-Key"), BearerKey())
+_PLACE_EXPECTED = "{header: NAME}, bearer or {query: NAME}"
+
+_SHORTEST_SECRET = 16
+_LONGEST_WORD = 64
+
+_HOW = """python -c "import secrets; print(secrets.token_urlsafe(32))\""""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    kind: Callable[[str], KeyPlace]
+    expected: str
+
+
+_PLACES = {
+    "header": _Place(HeaderKey, "the name of a header field, such as X-API-Key"),
+    "query": _Place(QueryKey, "the name of a query parameter, such as api_key"),
+}
+
+
+def read_identity(field: Field, plans: Iterable[str]) -> IdentityRules | None:
+    """Read the rules of identity; without a usable secret there are none."""
+    if not isinstance(field.node, Entries):
+        field.as_private().reject("a mapping such as {secret: ${METER_KEY_SECRET}}")
+        return None
+    fields = field.section(_IDENTITY) or {}
+    places = _places(fields["api_key"]) if "api_key" in fields else _DEFAULT_PLACES
+    unknown = (
+        fields["unknown"].choice({each.value: each for each in Unknown}) if "unknown" in fields else None
+    )
+    anonymous = _anonymous(fields["anonymous"], plans) if "anonymous" in fields else None
+    proxies = _proxies(fields["trusted_proxies"]) if "trusted_proxies" in fields else TrustedProxies()
+    secret = _secret(field, fields.get("secret"))
+    if secret is None:
+        return None
+    return IdentityRules(places, secret, unknown or Unknown.ACCEPT, anonymous, proxies)
+
+
+def _secret(identity: Field, field: Field | None) -> bytes | None:
+    """Read the secret of the policy, or that of the environment where the policy has none."""
+    expected = "a secret by reference: ${" + SECRET_VARIABLE + "}"
+    if field is not None:
+        text = field.secret(expected)
+        complain = field.complain
+    else:
+        text = identity.document.environ.get(SECRET_VARIABLE, "")
+        complain = identity.child(Scalar(None, "", identity.node.at), "secret").complain
+        if not text:
+            complain(f"no secret: set the environment variable {SECRET_VARIABLE}; make one with {_HOW}")
+            return None
+    if text is None:
+        return None
+    secret = text.encode()
+    if len(secret) < _SHORTEST_SECRET:
+        complain(
+            f"the secret has {len(secret)} bytes; it needs at least {_SHORTEST_SECRET}; make one with {_HOW}"
+        )
+        return None
+    return secret
+
+
+def _places(field: Field) -> tuple[KeyPlace, ...]:
+    if not isinstance(field.node, Items):  # it may be a key in the wrong place
+        field.as_private().reject(f"a list of places: {_PLACE_EXPECTED}")
+        return ()
+    items = field.items("a list")
+    if items is not None and not items:
+        field.complain("found no place; leave api_key out for the header X-API-Key and then bearer")
+    places: list[KeyPlace] = []
+    for item in items or ():
+        place = _place(item)
+        if place in places:
+            item.complain(f"found {place} a second time")
+        elif place is not None:
+            places.append(place)
+    return tuple(places)
+
+
+def _place(field: Field) -> KeyPlace | None:
+    if not isinstance(field.node, Entries):
+        text = field.text(_PLACE_EXPECTED)
+        if text == "bearer":
+            return BearerKey()
+        meant = field.suggestion(text, ("bearer",)) if text is not None else None
+        if text is not None:
+            (field if meant else field.as_private()).reject(_PLACE_EXPECTED, meant=meant)
+        return None
+    fields = field.section(Names(tuple(_PLACES))) or {}
+    if len(fields) != 1:
+        if not field.has_others(tuple(_PLACES)):
+            field.reject(f"one of {_PLACE_EXPECTED}")
+        return None
+    (name, entry), *_ = fields.items()
+    place = _PLACES[name]
+    text = entry.text(place.expected)
+    if text is None:
+        return None
+    try:
+        if text.isprintable() and len(text) <= _LONGEST_WORD:
+            return place.kind(text)
+    except ValueError:
+        pass
+    entry.reject(place.expected)
+    return None
+
+
+def _anonymous(field: Field, plans: Iterable[str]) -> Anonymous | None:
+    if not isinstance(field.node, Entries):
+        field.choice({"reject": None, "{plan: NAME, by: ip}": None})
+        return None
+    fields = field.section(Names(("plan", "by"), needed=("plan",))) or {}
+    if "by" in fields:
+        fields["by"].choice({"ip": None})
+    plan = read_plan_name(fields["plan"], plans) if "plan" in fields else None
+    return Anonymous(plan) if plan is not None else None
+
+
+def _proxies(field: Field) -> TrustedProxies:
+    words: list[str] = []
+    for item in field.items("a list of networks: [10.0.0.0/8]") or ():
+        expected = "a network such as 10.0.0.0/8, an address, or unix"
+        text = item.text(expected)
+        if text is None:
+            continue
+        try:
+            TrustedProxies.parse([text])
+        except AddressError:
+            item.reject(expected, meant=_network_of(text))
+        else:
+            words.append(text)
+    return TrustedProxies.parse(words)
+
+
+def _network_of(text: str) -> str | None:
+    try:
+        return str(ip_network(text[:_LONGEST_WORD], strict=False))
+    except ValueError:
+        return None

@@ -1,0 +1,218 @@
+"""The section `routes`: which requests belong together, and what they cost."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meter_mw.model import LARGEST_COST, UNMATCHED, Count
+from meter_mw.policy.matching import Matcher
+from meter_mw.policy.policy import Route
+from meter_mw.policy.problems import quoted
+from meter_mw.policy.reading import Field, Names
+from meter_mw.policy.sections.limits import LimitRules, Placed, read_limits
+from meter_mw.policy.templates import Template, TemplateError
+from meter_mw.policy.yaml12 import Scalar
+
+if TYPE_CHECKING:
+    from meter_mw.policy.sections.meters import Meters
+
+_ROUTE = Names(
+    ("path", "methods", "name", "exempt", "meters", "limits"),
+    needed=("path",),
+    later=("charge", "concurrent", "scope", "mode", "shadow", "on_deny", "reserve", "estimate"),
+)
+
+_METHOD = re.compile(r"[A-Z]+(?:-[A-Z]+)*")
+_METHODS = (
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "CONNECT",
+    "OPTIONS",
+    "TRACE",
+    "PATCH",
+    "QUERY",
+    "PURGE",
+    "ACL",
+    "COPY",
+    "LINK",
+    "LOCK",
+    "MKCALENDAR",
+    "MKCOL",
+    "MOVE",
+    "PROPFIND",
+    "PROPPATCH",
+    "REPORT",
+    "SEARCH",
+    "UNLINK",
+    "UNLOCK",
+    "BIND",
+    "REBIND",
+    "UNBIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "MERGE",
+    "LABEL",
+)
+_LONGEST_METHOD = 32
+
+_LONGEST_PATH = 2048
+_LONGEST_NAME = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A route, its field, and its limits with theirs."""
+
+    route: Route
+    field: Field
+    limits: tuple[Placed, ...]
+
+
+def read_routes(field: Field, rules: LimitRules, of_plans: list[Placed]) -> tuple[Route, ...]:
+    """Read the routes in their order, and check them beside each other and the plans' limits."""
+    entries: dict[str, _Entry] = {}
+    for item in field.items("a list of routes: [{path: /v1/items}]") or ():
+        entry = _entry(item, rules)
+        if entry is None:
+            continue
+        name = entry.route.name
+        if name in entries:
+            item.complain(
+                f"found a second route {quoted(name)}, after {entries[name].field.path};"
+                " give one another name, or join them"
+            )
+        else:
+            entries[name] = entry
+    _complain_of_unreachable(entries)
+    _complain_of_shared_names(entries, of_plans)
+    return tuple(entry.route for entry in entries.values())
+
+
+def _entry(field: Field, rules: LimitRules) -> _Entry | None:
+    fields = field.section(_ROUTE)
+    if fields is None:
+        return None
+    template = _template(fields["path"]) if "path" in fields else None
+    methods = _methods(fields["methods"]) if "methods" in fields else None
+    name = _name(fields["name"]) if "name" in fields else None
+    exempt = fields["exempt"].boolean() if "exempt" in fields else False
+    if exempt:
+        for other in ("meters", "limits"):
+            if other in fields:
+                fields[other].complain_of_name(f"an exempt route is not metered, so it has no {other}")
+    costs = _costs(fields["meters"], rules.meters) if "meters" in fields else ()
+    route_name = name or " ".join(filter(None, (",".join(sorted(methods or ())), str(template))))
+    limits = read_limits(fields["limits"], rules, route_name) if "limits" in fields else []
+    if template is None or ("methods" in fields and methods is None) or ("name" in fields and name is None):
+        return None
+    own = tuple(each.limit for each in limits)
+    route = Route(route_name, template, methods, exempt is True, costs, own)
+    return _Entry(route, field, tuple(limits))
+
+
+def _template(field: Field) -> Template | None:
+    expected = "a path template such as /v1/items/{id}"
+    text = field.text(expected)
+    if text is None:
+        return None
+    if len(text) > _LONGEST_PATH:
+        field.reject(f"a path template of at most {_LONGEST_PATH} characters")
+        return None
+    try:
+        return Template.parse(text)
+    except TemplateError as error:
+        if field.is_hidden:
+            field.reject(expected)
+        else:
+            field.complain(str(error))
+        return None
+
+
+def _methods(field: Field) -> frozenset[str] | None:
+    if isinstance(field.node, Scalar) and isinstance(field.node.value, str):
+        field.reject("a list of methods", meant=None if field.is_hidden else f"[{field.node.text[:40]}]")
+        return None
+    items = field.items("a list of methods: [GET, POST]")
+    if items is None:
+        return None
+    if not items:
+        field.complain("found no method; leave methods out for every method")
+    methods = [_method(item) for item in items]
+    known = [method for method in methods if method is not None]
+    if len(set(known)) < len(known):
+        field.complain("found one method twice")
+    return frozenset(known) if items and len(known) == len(methods) else None
+
+
+def _method(field: Field) -> str | None:
+    expected = "a method in capitals, such as GET"
+    text = field.text(expected)
+    if text is None or text in _METHODS:
+        return text
+    meant = field.suggestion(text, _METHODS, closeness=0.75)
+    if meant is None and len(text) <= _LONGEST_METHOD and _METHOD.fullmatch(text):
+        return text
+    field.reject(expected, meant=meant)
+    return None
+
+
+def _name(field: Field) -> str | None:
+    expected = f"a name of 1 to {_LONGEST_NAME} printable characters"
+    text = field.text(expected, quotable=True)
+    if text is None:
+        return None
+    if text == UNMATCHED:
+        field.reject("another name", because="which stands for what no route matches")
+    elif not text.strip() or len(text) > _LONGEST_NAME or not text.isprintable():
+        field.reject(expected)
+    else:
+        return text
+    return None
+
+
+def _costs(field: Field, meters: Meters) -> tuple[tuple[str, int], ...]:
+    costs: dict[str, int] = {}
+    for name, entry in (field.entries("a mapping of meters to units: {requests: 5}") or {}).items():
+        meter = meters.get(name)
+        if name not in meters:
+            entry.complain_of_name(
+                f"found {quoted(name)}, which is no meter of this policy", entry.suggestion(name, meters)
+            )
+        elif meter is not None and meter.count is not Count.REQUESTS:
+            entry.complain_of_name(
+                f"the meter {name} counts {meter.count.value}; only one that counts requests has a cost here"
+            )
+        units = entry.integer("whole units from 0 to 2^52", least=0, most=LARGEST_COST)
+        if units is not None:
+            costs[name] = units
+    return tuple(costs.items())
+
+
+def _complain_of_unreachable(entries: dict[str, _Entry]) -> None:
+    triples = (
+        (entry.route.template, entry.route.methods, entry)
+        for entry in entries.values()
+        if entry.route.template is not None
+    )
+    for entry, earlier in Matcher(triples).unreachable():
+        entry.field.complain(
+            f"this route can never match: {earlier.field.path} ({quoted(earlier.route.name)})"
+            " takes all of its requests first; move it up"
+        )
+
+
+def _complain_of_shared_names(entries: dict[str, _Entry], of_plans: list[Placed]) -> None:
+    plans = {each.limit.name: each.field.path for each in reversed(of_plans)}
+    for entry in entries.values():
+        for placed in entry.limits:
+            other = plans.get(placed.limit.name)
+            if other is not None:
+                placed.field.complain(
+                    f"found a second limit {quoted(placed.limit.name)}, after {other}, and a request may meet"
+                    " both; give one a name"
+                )
