@@ -1,0 +1,25 @@
+"""The command line: `meter-mw`, with one file for each command."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import click
+
+from meter_mw.cli.check import check
+
+
+def _version() -> str:
+    try:
+        return metadata.version("meter-mw")
+    except metadata.PackageNotFoundError:
+        return "(run from its source, not installed)"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), prog_name="meter-mw")
+def main() -> None:
+    """Meter HTTP APIs: check a policy, and look after what it counts."""
+
+
+main.add_command(check)

@@ -1,0 +1,102 @@
+"""`meter-mw check`, as it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from meter_mw.cli import main
+from meter_mw.cli.check import store_in_words
+
+ROOT = Path(__file__).parents[2]
+POLICIES = ROOT / "tests" / "policies"
+ENVIRON = {
+    "METER_KEY_SECRET": "canary-secret-0123456789",
+    "CANARY": "canary",
+    "HOOK_SECRET": "canary-hook",
+    "METER_POLICY": None,
+    "METER_STORE": None,
+}
+
+
+def check(*words: str, **environ: str) -> Result:
+    return CliRunner().invoke(main, ["check", *words], env={**ENVIRON, **environ})
+
+
+@pytest.fixture(autouse=True)
+def _path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", ["somewhere"])
+
+
+def test_problems_go_to_standard_error_and_the_status_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(POLICIES / "bad")
+    result = check("several.yaml")
+    assert result.exit_code == 1
+    assert result.stderr == Path("several.txt").read_text()
+    assert result.stdout == ""
+
+
+def test_good_policy_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = check("meter.yaml.example")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (POLICIES / "example_summary.txt").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((POLICIES / "good").glob("*.yaml")), ids=lambda path: path.stem)
+def test_summary_shows_no_secret(path: Path) -> None:
+    environ = {
+        "ACME_KEY": "canary-acme",
+        "OTHER_KEY": "canary-other",
+        "FIVE": "5",
+        "TRUE": "true",
+        "EMPTY": "",
+    }
+    result = check(str(path), **environ)
+    assert result.exit_code == 0
+    assert "canary" not in result.output
+    assert "token=x" not in result.output
+
+
+def test_policy_is_meter_yaml_unless_the_environment_says_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "meter.yaml").write_text("version: 1\nservice: here\n")
+    (tmp_path / "other.yaml").write_text("version: 1\nservice: there\n")
+    assert "service   here\n" in check().stdout
+    assert "service   there\n" in check(METER_POLICY="other.yaml").stdout
+    assert "service   here\n" in check("meter.yaml", METER_POLICY="other.yaml").stdout
+
+
+def test_resolver_is_found_beside_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resolver_of_the_app.py").write_text("def resolve(key): ...")
+    (tmp_path / "meter.yaml").write_text(
+        "version: 1\nservice: here\nkeys: {resolver: resolver_of_the_app:resolve}\n"
+    )
+    result = check()
+    assert result.exit_code == 0
+    assert "keys      asked of the resolver" in result.stdout
+
+
+def test_long_summaries_are_cut_short(tmp_path: Path) -> None:
+    routes = "".join(f"  - {{path: /{number}}}\n" for number in range(60))
+    (tmp_path / "meter.yaml").write_text(f"version: 1\nservice: shop\nmode: shadow\nroutes:\n{routes}")
+    stdout = check(str(tmp_path / "meter.yaml")).stdout
+    assert "  any method /49\n  and 10 more routes\n" in stdout
+    assert "mode      shadow (decides and records, refuses nobody)\n" in stdout
+
+
+def test_stores_are_shown_without_user_and_query() -> None:
+    assert store_in_words("redis://u:p@host:6379/0?password=p") == "redis://host:6379/0"
+    assert store_in_words("memory://") == "memory://"
+    assert store_in_words("redis+unix:///run/redis.sock") == "redis+unix:///run/redis.sock"
+
+
+def test_version_is_said() -> None:
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("meter-mw, version ")
