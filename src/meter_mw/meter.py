@@ -95,6 +95,8 @@ class Meter:
                 except (StoreUnavailable, ResolverUnavailable) as outage:
                     command = talk.throw(outage)
                 else:
+                    if isinstance(command, Resolve):
+                        until_us = _monotonic_us() + self._patience_us  # the patience is the store's alone
                     command = talk.send(reply)
         except StopIteration as end:
             result: _T = end.value
@@ -111,6 +113,8 @@ class Meter:
                 except (StoreUnavailable, ResolverUnavailable) as outage:
                     command = talk.throw(outage)
                 else:
+                    if isinstance(command, Resolve):
+                        until_us = _monotonic_us() + self._patience_us  # the patience is the store's alone
                     command = talk.send(reply)
         except StopIteration as end:
             result: _T = end.value
@@ -145,12 +149,7 @@ class Meter:
             raise
 
     def _ask(self, command: Resolve) -> object:
-        """Ask the resolver; its errors may quote the key, so no more than their kind is told."""
-        resolver = self.policy.resolver
-        try:
-            answer = None if resolver is None else resolver(command.credential.reveal())
-        except Exception as failure:  # noqa: BLE001 - the operator's code may raise anything
-            raise _unresolved(f"it raised {type(failure).__name__}") from None
+        answer = self._called(command)
         if inspect.isawaitable(answer):
             if inspect.iscoroutine(answer):
                 answer.close()
@@ -158,12 +157,23 @@ class Meter:
         return answer
 
     async def _aask(self, command: Resolve) -> object:
-        resolver = self.policy.resolver
-        if not inspect.iscoroutinefunction(resolver):
-            return await asyncio.to_thread(self._ask, command)
+        if inspect.iscoroutinefunction(self.policy.resolver):
+            answer = self._called(command)
+        else:
+            answer = await asyncio.to_thread(self._called, command)
+        if not inspect.isawaitable(answer):
+            return answer
         try:
-            return await resolver(command.credential.reveal())
+            return await answer
         except Exception as failure:  # noqa: BLE001 - the operator's code
+            raise _unresolved(f"it raised {type(failure).__name__}") from None
+
+    def _called(self, command: Resolve) -> object:
+        """Call the resolver; its errors may quote the key, so no more than their kind is told."""
+        resolver = self.policy.resolver
+        try:
+            return None if resolver is None else resolver(command.credential.reveal())
+        except Exception as failure:  # noqa: BLE001 - the operator's code may raise anything
             raise _unresolved(f"it raised {type(failure).__name__}") from None
 
     def _learn(self, command: Resolve, answer: object) -> KeyEntry | None:

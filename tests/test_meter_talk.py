@@ -1,0 +1,302 @@
+"""How a meter holds the conversation: with the resolver, then with the store, blocking and awaited alike."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meter_mw.core import Answer, Resolve, ResolverUnavailable
+from meter_mw.meter import Meter
+from meter_mw.policy.identity import Credential
+from meter_mw.policy.policy import FileSinkRule, KeyEntry, Unknown
+from meter_mw.stores.memory import MemoryStore
+from meter_mw.stores.port import Admit, Cancel, StoreUnavailable, Tally, Verdict
+from support.policies import key_of, policy, rate, request
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from meter_mw.core import Admission
+    from meter_mw.stores.port import Closing
+
+CANARY = "sk_canary_5f1d7c"
+ENTRY = KeyEntry("acme")
+
+
+@pytest.fixture
+def open_meter(tmp_path: Path) -> Iterator[Callable[..., Meter]]:
+    """Open meters on a policy with one limit; all are closed when the test ends."""
+    opened: list[Meter] = []
+
+    def open_(resolver: object = None, *, unknown: Unknown = Unknown.REJECT) -> Meter:
+        rules = policy(
+            rate(10),
+            resolver=resolver,  # type: ignore[arg-type]  # what operators write
+            unknown=unknown,
+            journal=tmp_path / "journal",
+            sinks=[FileSinkRule(tmp_path / "usage.jsonl")],
+        )
+        opened.append(Meter(rules))
+        return opened[-1]
+
+    yield open_
+    for meter in opened:
+        meter.close()
+
+
+def blocking(meter: Meter) -> Admission:
+    """Ask as a WSGI edge does."""
+    return meter.admit(request(key=CANARY))
+
+
+def awaited(meter: Meter) -> Admission:
+    """Ask as an ASGI edge does."""
+    return asyncio.run(meter.aadmit(request(key=CANARY)))
+
+
+async def acme(key: str) -> KeyEntry:
+    """Resolve as an asynchronous resolver does."""
+    await asyncio.sleep(0)
+    return ENTRY
+
+
+class Resolver:
+    """A resolver that is an object with an asynchronous `__call__`."""
+
+    async def __call__(self, key: str) -> KeyEntry:
+        return ENTRY
+
+
+def returns_awaitable(key: str) -> Awaitable[KeyEntry]:
+    """Resolve as a plain function that hands on a coroutine does."""
+    return acme(key)
+
+
+def raises(kind: type[BaseException]) -> Callable[[str], KeyEntry]:
+    """Make a resolver that fails, and quotes the key as it does."""
+
+    def resolve(key: str) -> KeyEntry:
+        raise kind(f"cannot look up {key}")
+
+    return resolve
+
+
+async def araises(key: str) -> KeyEntry:
+    """Fail as an asynchronous resolver does."""
+    raise KeyError(key)
+
+
+@pytest.mark.parametrize("ask", [blocking, awaited])
+@pytest.mark.parametrize("answer", [ENTRY, {"subject": "acme"}])
+def test_a_plain_resolver(
+    ask: Callable[[Meter], Admission], answer: object, open_meter: Callable[..., Meter]
+) -> None:
+    """Its answer says who calls, under every edge; it is asked once a minute."""
+    asked: list[str] = []
+
+    def resolve(key: str) -> object:
+        asked.append(key)
+        return answer
+
+    meter = open_meter(resolve)
+    for _ in range(3):
+        caller = ask(meter).caller
+        assert caller is not None
+        assert (caller.subject, caller.key) == ("acme", key_of(CANARY))
+    assert asked == [CANARY]
+
+
+@pytest.mark.parametrize("resolver", [acme, Resolver(), returns_awaitable])
+def test_an_asynchronous_resolver_is_awaited(resolver: object, open_meter: Callable[..., Meter]) -> None:
+    """A coroutine function, an object with an async `__call__`, and whatever returns an awaitable."""
+    caller = awaited(open_meter(resolver)).caller
+    assert caller is not None
+    assert caller.subject == "acme"
+
+
+@pytest.mark.parametrize("resolver", [acme, Resolver(), returns_awaitable])
+def test_wsgi_cannot_await(
+    resolver: object, open_meter: Callable[..., Meter], caplog: pytest.LogCaptureFixture
+) -> None:
+    """There an asynchronous resolver is an outage whose log says why; no coroutine is left behind."""
+    assert blocking(open_meter(resolver)).answer is Answer.UNAVAILABLE
+    assert "it is asynchronous, which a WSGI app cannot wait for" in caplog.text
+
+
+@pytest.mark.parametrize("ask", [blocking, awaited])
+@pytest.mark.parametrize(
+    "resolver",
+    [
+        raises(KeyError),
+        raises(StopIteration),
+        raises(TimeoutError),
+        lambda key: key,
+        lambda key: {key: "acme"},
+    ],
+)
+def test_a_resolver_that_fails_is_an_outage(
+    ask: Callable[[Meter], Admission],
+    resolver: object,
+    open_meter: Callable[..., Meter],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever it raises or returns: the request is put off, and the log tells the kind but never the key."""
+    caplog.set_level(logging.DEBUG)
+    admission = ask(open_meter(resolver))
+    assert admission.answer is Answer.UNAVAILABLE
+    assert admission.reason == "the key cannot be checked at the moment"
+    assert "the key resolver gave no usable answer: it r" in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_an_asynchronous_resolver_that_fails(
+    open_meter: Callable[..., Meter], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same, where it is awaited."""
+    assert awaited(open_meter(araises)).answer is Answer.UNAVAILABLE
+    assert "it raised KeyError" in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_an_outage_shows_no_key(open_meter: Callable[..., Meter]) -> None:
+    """The error that is thrown into the conversation prints nothing of the one that caused it."""
+    meter = open_meter(raises(KeyError))
+    with pytest.raises(ResolverUnavailable) as outage:
+        meter._ask(Resolve(key_of(CANARY), Credential(CANARY)))
+    assert CANARY not in "".join(traceback.format_exception(outage.value))
+
+
+def test_an_outage_is_not_kept(open_meter: Callable[..., Meter]) -> None:
+    """The next request asks again, and is served when the resolver is back."""
+    answers: list[object] = ["nonsense", ENTRY]
+    meter = open_meter(lambda key: answers.pop(0))
+    assert blocking(meter).answer is Answer.UNAVAILABLE
+    assert blocking(meter).answer is Answer.ALLOWED
+
+
+@pytest.mark.parametrize("unknown", Unknown)
+def test_a_key_that_is_not_known(unknown: Unknown, open_meter: Callable[..., Meter]) -> None:
+    """`None` is an answer: it is kept, and the policy's rule for unknown keys decides."""
+    asked: list[str] = []
+    meter = open_meter(asked.append, unknown=unknown)
+    expected = Answer.ALLOWED if unknown is Unknown.ACCEPT else Answer.UNIDENTIFIED
+    assert [blocking(meter).answer, blocking(meter).answer] == [expected, expected]
+    assert asked == [CANARY]
+
+
+class Patient(MemoryStore):
+    """Takes down how long it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patience_us: list[int] = []
+
+    def admit(self, command: Admit, *, patience_us: int = 0) -> Tally:
+        """Decide, and take down."""
+        self.patience_us.append(patience_us)
+        return super().admit(command, patience_us=patience_us)
+
+
+class APatient:
+    """The same, to be awaited."""
+
+    def __init__(self, store: Patient) -> None:
+        self._store = store
+
+    async def admit(self, command: Admit, *, patience_us: int) -> Tally:
+        """Decide, and take down."""
+        return self._store.admit(command, patience_us=patience_us)
+
+    def now_us(self) -> int:
+        """Read the clock."""
+        return self._store.now_us()
+
+
+@pytest.mark.parametrize("ask", [blocking, awaited])
+def test_the_resolver_does_not_use_up_the_patience_of_the_store(
+    ask: Callable[[Meter], Admission], open_meter: Callable[..., Meter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look-up that takes longer than the store's deadline leaves the store its whole deadline."""
+    clock = [0]
+    monkeypatch.setattr("meter_mw.meter._monotonic_us", lambda: clock[0])
+
+    def slow(key: str) -> KeyEntry:
+        clock[0] += 150_000
+        return ENTRY
+
+    meter = open_meter(slow)
+    store = Patient()
+    meter._store = store
+    if ask is awaited:
+        meter._async_store = APatient(store)  # type: ignore[assignment]  # what is used of one
+    assert ask(meter).answer is Answer.ALLOWED
+    meter._async_store = None
+    assert store.patience_us == [100_000]
+
+
+@pytest.mark.parametrize("ask", [blocking, awaited])
+def test_the_rounds_share_one_deadline(
+    ask: Callable[[Meter], Admission], open_meter: Callable[..., Meter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is asked again is given what is left, not the whole again."""
+    clock = [0]
+    monkeypatch.setattr("meter_mw.meter._monotonic_us", lambda: clock[0])
+    meter = open_meter(unknown=Unknown.ACCEPT)
+
+    class Late(Patient):
+        def admit(self, command: Admit, *, patience_us: int = 0) -> Tally:
+            self.patience_us.append(patience_us)
+            clock[0] += 30_000
+            return Tally(Verdict.LATE, self.now_us())
+
+    store = Late()
+    meter._store = store
+    if ask is awaited:
+        meter._async_store = APatient(store)  # type: ignore[assignment]  # what is used of one
+    assert ask(meter).answer is Answer.ALLOWED
+    meter._async_store = None
+    assert store.patience_us == [100_000, 70_000, 40_000]
+
+
+@pytest.mark.parametrize("ask", [blocking, awaited])
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt, asyncio.CancelledError])
+def test_an_admission_that_breaks_off_is_cancelled(
+    ask: Callable[[Meter], Admission], fault: type[BaseException], open_meter: Callable[..., Meter]
+) -> None:
+    """Whether the store has charged is not known then, so what it may have taken is given back."""
+    meter = open_meter(unknown=Unknown.ACCEPT)
+    closings: list[Closing] = []
+
+    class Broken(Patient):
+        def admit(self, command: Admit, *, patience_us: int = 0) -> Tally:
+            raise fault
+
+    store = Broken()
+    meter._store = store
+    meter._settler.put = closings.append  # type: ignore[method-assign]  # to see what is put
+    if ask is awaited:
+        meter._async_store = APatient(store)  # type: ignore[assignment]  # what is used of one
+    with pytest.raises(fault):
+        ask(meter)
+    meter._async_store = None
+    assert [type(each) for each in closings] == [Cancel]
+
+
+def test_an_outage_of_the_store_is_thrown_in(open_meter: Callable[..., Meter]) -> None:
+    """An open limit serves, and nothing is cancelled: what is served is settled later."""
+    meter = open_meter(unknown=Unknown.ACCEPT)
+    closings: list[Closing] = []
+
+    class Away(Patient):
+        def admit(self, command: Admit, *, patience_us: int = 0) -> Tally:
+            raise StoreUnavailable("gone")
+
+    meter._store = Away()
+    meter._settler.put = closings.append  # type: ignore[method-assign]  # to see what is put
+    assert blocking(meter).answer is Answer.ALLOWED
+    assert closings == []
