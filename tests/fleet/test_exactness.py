@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-# from support.proxy import FaultProxy
 
 from fleet.fleet import GUNICORN, UVICORN, ask, events_by_subject, policy_file, press, serving
 from meter_mw.policy.identity import Credential, pseudonym
+from support.proxy import FaultProxy
 from support.servers import BINARIES, on_every_redis
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from support.servers import RedisServer
 
 CAP = 1_000
+LOSSY_CAP = 300
 RUNS = 20
 
 
@@ -79,17 +81,13 @@ def _quiet(client: object) -> None:
 def test_a_stopped_redis_holds_no_request_beyond_the_deadline(
     server: tuple[str, ...], start_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
-    """While Redis is stopped every request is answered within the deadline and 50 ms, and then all is well."""
+    """While Redis is stopped each answer takes the deadline and 50 ms at most, and then all is well."""
     redis = start_redis(binary=BINARIES[0])
     policy = policy_file(tmp_path, redis.url, "[{rate: 1000/second}, {cap: 1000/month}]")
     with serving(server, policy) as port:
         assert asyncio.run(ask(port, "k")) == 200
         redis.freeze()
-        waits = []
-        for _ in range(40):
-            start = time.monotonic()
-            assert asyncio.run(ask(port, "k")) == 503
-            waits.append(time.monotonic() - start)
+        waits = [asyncio.run(_wait(port)) for _ in range(40)]
         redis.thaw()
         end = time.monotonic() + 5
         while asyncio.run(ask(port, "k")) != 200:
@@ -97,21 +95,39 @@ def test_a_stopped_redis_holds_no_request_beyond_the_deadline(
     assert max(waits) <= 0.150
 
 
+async def _wait(port: int) -> float:
+    """Give the seconds that a refusal took, less what this machine was late by for other reasons."""
+    late = 0.0
+
+    async def tick() -> None:
+        nonlocal late
+        while True:
+            due = time.monotonic() + 0.002
+            await asyncio.sleep(0.002)
+            late = max(late, time.monotonic() - due)
+
+    ticking = asyncio.create_task(tick())
+    start = time.monotonic()
+    assert await ask(port, "k") == 503
+    waited = time.monotonic() - start
+    ticking.cancel()
+    return waited - late
+
+
 @pytest.mark.parametrize("server", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn"])
 def test_lost_replies_count_nothing_twice(
     server: tuple[str, ...], start_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
-    """Behind a proxy that drops replies, a cap admits exactly its units: none is lost and none is double."""
+    """Behind a proxy that cuts after requests, a cap admits exactly its units: none lost, none double."""
     redis = start_redis(binary=BINARIES[0])
+    statuses: Counter[int] = Counter()
     with FaultProxy(redis.port) as proxy:
-        policy = policy_file(tmp_path, f"redis://127.0.0.1:{proxy.port}/0", "[{cap: 200/month}]")
+        policy = policy_file(tmp_path, proxy.url, f"[{{cap: {LOSSY_CAP}/year}}]")
         with serving(server, policy) as port:
-            proxy.cut_replies(every=3)
-            statuses = asyncio.run(press([port], "lossy", clients=8, requests=400))
-            proxy.heal()
-            end = time.monotonic() + 10
-            while statuses[200] < 200 and time.monotonic() < end:
-                statuses += asyncio.run(press([port], "lossy", clients=1, requests=1))
-            assert asyncio.run(ask(port, "lossy")) == 429
-    assert statuses[200] == 200
-    assert events_by_subject(tmp_path / "usage.jsonl")[subject("lossy")] == 200
+            while statuses[429] < 20:
+                proxy.cut_replies = 3
+                statuses += asyncio.run(press([port], "lossy", clients=8, requests=20))
+            lost = 3 - proxy.cut_replies
+    assert lost > 0
+    assert LOSSY_CAP == statuses[200]
+    assert LOSSY_CAP == events_by_subject(tmp_path / "usage.jsonl")[subject("lossy")]
