@@ -52,7 +52,16 @@ def added(contenders: list[Contender], titles: list[str], figures: Added) -> str
     return (
         f"Time added to a request in process, one at a time:\n\n{time_us}\n\n"
         f"CPU time added to a request, all threads included (ASGI: {WIDTH} in flight; WSGI: one):\n\n{cpu_us}"
+        + _again(figures)
     )
+
+
+def _again(figures: Added) -> str:
+    """Tell of turns that do not show in the tables."""
+    if not figures.again:
+        return ""
+    told = ", ".join(f"{name} {number}" for name, number in figures.again.items())
+    return f"\n\nTurns taken again, as the store had been too slow for some of their requests: {told}."
 
 
 def _of(figures: Figures, each: Contender, bare: Contender, title: str) -> Spread:
