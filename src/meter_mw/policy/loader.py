@@ -10,9 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from meter_mw.policy.nodes import nodes_of
 from meter_mw.policy.policy import HeaderRules, Mode, Policy
 from meter_mw.policy.problems import PolicyError, Problem, printable
-from meter_mw.policy.reading import Document, Field, Names, nodes_of
+from meter_mw.policy.reading import Document, Field, Names
 from meter_mw.policy.sections.events import read_events
 from meter_mw.policy.sections.identity import read_identity
 from meter_mw.policy.sections.keys import Keys, read_keys

@@ -6,25 +6,21 @@ Rule 2: what came in by a reference, or stands where secrets do, is never shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from meter_mw.policy.problems import Mark, Problem, likely, printable, quoted, step
 from meter_mw.policy.substitution import UnresolvedReference, has_reference, is_reference, substitute
-from meter_mw.policy.yaml12 import DEEPEST, Entries, Items, Name, Node, Scalar, plain
+from meter_mw.policy.yaml12 import Entries, Items, Node, Scalar, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 _T = TypeVar("_T")
 
 _MOST_SUGGESTIONS = 200
 """Problems after which no likely names are looked for: each look takes a millisecond."""
-
-_MOST_NODES = 1_000_000
 
 NOT_YET = "is not supported yet; a later version reads it"
 
@@ -188,32 +184,35 @@ class Field:
 
     # -- values
 
-    def text(self, expected: str, *, quotable: bool = False) -> str | None:
-        """Read a text, its references replaced; `quotable` where a number in quotes would be one too."""
+    def text(self, expected: str, *, quotable: bool = False, advice: str = "") -> str | None:
+        """Read a text, its references replaced; `quotable` where a number in quotes would be one too.
+
+        `advice` is what to do about a reference that stands for nothing.
+        """
         if isinstance(self.node, Scalar) and isinstance(self.node.value, str):
-            return self._substituted(self.node.text)
+            return self._substituted(self.node.text, advice)
         is_number = isinstance(self.node, Scalar) and isinstance(self.node.value, int | float)
         self.reject(expected, because="which is a text only in quotes" if quotable and is_number else "")
         return None
 
-    def _substituted(self, text: str) -> str | None:
+    def _substituted(self, text: str, advice: str = "") -> str | None:
         if not has_reference(text):
             return text
         try:
             return substitute(text, self.document.environ, self.document.folder)
         except UnresolvedReference as error:
             for fault in error.faults:
-                self.complain(fault)
+                self.complain(fault + advice)
             return None
 
-    def secret(self, expected: str) -> str | None:
+    def secret(self, expected: str, advice: str = "") -> str | None:
         """Read a secret: in a file one reference and nothing else, in a mapping a literal as well."""
         hidden = self.as_private()
         if not isinstance(self.node, Scalar) or not isinstance(self.node.value, str):
             hidden.reject(expected)
             return None
         if is_reference(self.node.text):
-            return hidden.text(expected)
+            return hidden.text(expected, advice=advice)
         if self.document.is_mapping:
             return self.node.text
         hidden.complain(
@@ -289,51 +288,3 @@ def _why_no_number(value: object) -> tuple[str, str | None]:
         return "a text", str(int(digits))
     reason = "which has leading zeros" if digits == value else "which has more than digits"
     return reason, str(int(digits))
-
-
-def nodes_of(value: object) -> Node | str:
-    """Give the nodes of a mapping that a program passed, or what is wrong with it."""
-    budget = [_MOST_NODES]
-    try:
-        return _node_of(value, 1, budget)
-    except _Unfit as error:
-        return str(error)
-
-
-class _Unfit(Exception):
-    """A value that no policy can hold."""
-
-
-def _node_of(value: object, depth: int, budget: list[int]) -> Node:
-    budget[0] -= 1
-    if budget[0] < 0:
-        raise _Unfit(f"found more than {_MOST_NODES} values")
-    if isinstance(value, Mapping | list | tuple):
-        if depth > DEEPEST:
-            raise _Unfit(f"found more than {DEEPEST} levels of lists and mappings")
-        if not isinstance(value, Mapping):
-            return Items(tuple(_node_of(each, depth + 1, budget) for each in value))
-        strange = [name for name in value if not isinstance(name, str)]
-        if strange:
-            raise _Unfit(f"found a name of type {type(strange[0]).__name__} in a mapping; expected texts")
-        pairs = ((Name(str(name)), _node_of(each, depth + 1, budget)) for name, each in value.items())
-        return Entries(tuple(pairs))
-    return _leaf(value)
-
-
-def _leaf(value: object) -> Scalar:
-    if value is None:
-        return Scalar(None, "")
-    if isinstance(value, bool):
-        return Scalar(value, str(value).lower())
-    if isinstance(value, str | Path) or (isinstance(value, date) and not isinstance(value, datetime)):
-        text = str(value)
-        if any("\ud800" <= each <= "\udfff" for each in text):
-            raise _Unfit("found a text with half of a surrogate pair")
-        return Scalar(text, text)
-    if isinstance(value, int | float):
-        is_short = isinstance(value, float) or abs(value) < 10**60
-        return Scalar(value, str(value) if is_short else "a number of more than 60 digits")
-    if callable(value):  # a resolver
-        return Scalar(value, "a callable")
-    raise _Unfit(f"found a value of type {type(value).__name__}; expected texts, numbers, lists and mappings")

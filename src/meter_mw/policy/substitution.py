@@ -88,9 +88,7 @@ def _meaning(part: re.Match[str], environ: Mapping[str, str], folder: Path, faul
     if part["has_default"]:
         return value or part["default"]
     if name not in environ:
-        faults.append(
-            f"the environment variable {name} is not set; set it, or write ${{{name}:-…}} with a default"
-        )
+        faults.append(f"the environment variable {name} is not set")
     return value
 
 

@@ -62,7 +62,7 @@ def _secret(identity: Field, field: Field | None) -> bytes | None:
     """Read the secret of the policy, or that of the environment where the policy has none."""
     expected = "a secret by reference: ${" + SECRET_VARIABLE + "}"
     if field is not None:
-        text = field.secret(expected)
+        text = field.secret(expected, f"; make a secret with {_HOW}")
         complain = field.complain
     else:
         text = identity.document.environ.get(SECRET_VARIABLE, "")

@@ -135,7 +135,10 @@ def _fault_of_store(url: str, scheme: str) -> str | None:
     except ValueError:
         return "the store's URL cannot be read; expected the form redis://user:password@host:6379/0"
     if scheme in ("unix", "redis+unix"):
-        return None if len(parts.path) > 1 else f"the store {scheme}:// needs the path of a socket after it"
+        is_path = len(parts.path) > 1 and not parts.netloc.rpartition("@")[2]
+        return (
+            None if is_path else f"the store {scheme}:// needs the whole path of a socket: {scheme}:///run/…"
+        )
     if port == 0:
         return "the store's port is 0"
     return (
