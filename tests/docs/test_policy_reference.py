@@ -1,0 +1,59 @@
+"""docs/policy.md: each of its policies loads, and every name that a policy may have stands in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meter_mw.policy.loader import load
+from meter_mw.policy.policy import Policy
+from meter_mw.policy.sections import events, identity, keys, limits, meters, plans, routes
+
+if TYPE_CHECKING:
+    from meter_mw.policy.reading import Names
+
+PAGE = Path(__file__).parents[2] / "docs" / "policy.md"
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+TABLES: dict[str, Names] = {
+    "identity": identity._IDENTITY,
+    "keys": keys._ENTRY,
+    "sources": keys._SOURCE,
+    "limits": limits._LIMIT,
+    "meters": meters._METER,
+    "plans": plans._PLAN,
+    "routes": routes._ROUTE,
+    "events": events._EVENTS,
+    "sinks": events._SINK,
+}
+
+
+def test_page_has_policies() -> None:
+    assert len(BLOCKS) >= 10
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.partition("\n")[0])
+def test_policy_of_the_page_loads(block: str, tmp_path: Path) -> None:
+    head = "" if block.startswith("version:") else "version: 1\nservice: docs\n"
+    file = tmp_path / "meter.yaml"
+    file.write_text(head + block)
+    assert isinstance(load(file, {"METER_KEY_SECRET": "a-secret-for-this-page"}), Policy)
+
+
+def test_page_quotes_a_complaint_as_it_is(tmp_path: Path) -> None:
+    (quoted,) = re.findall(r"^```text\n(.*?)\n```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    complaint = quoted.partition("plans.default")[2]
+    file = tmp_path / "meter.yaml"
+    file.write_text("version: 1\nservice: docs\nplans: {default: {limits: [{rate: 10/mintue}]}}\n")
+    with pytest.raises(Exception, match=re.escape(complaint)):
+        load(file, {"METER_KEY_SECRET": "a-secret-for-this-page"})
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_every_name_stands_in_the_page(section: str) -> None:
+    missing = [
+        name for name in TABLES[section].known if not re.search(rf"`[^`]*\b{name}\b", PAGE.read_text())
+    ]
+    assert missing == []
