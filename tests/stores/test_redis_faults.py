@@ -272,6 +272,15 @@ def test_tls(call, redis_server, redis_url, lag) -> None:
         assert lag.in_time([(answer, took)])
 
 
+def test_tls_to_a_stranger(call, redis_server) -> None:
+    """A server whose certificate nobody vouches for is not spoken to."""
+    with FaultProxy(redis_server.port, tls=True) as between:
+        caller = call(between.url.partition("?")[0])
+        answer, _ = caller.timed(command(), 2_000_000)
+        assert is_outage(answer)
+        assert "CERTIFICATE_VERIFY_FAILED" in str(answer)
+
+
 def test_tls_handshake_that_never_ends(call, lag) -> None:
     """A server that accepts and says nothing, where TLS is expected."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -407,6 +407,9 @@ def test_unix_sockets(redis_server, redis_url, scheme) -> None:
         ("redis://:canary/s@h:1", "cannot be read"),
         ("redis://h/0?db=x", "cannot be read"),
         ("redis://h/0?colour=red", "not known.*colour"),
+        ("rediss://h/0?colour=red", "TLS options.*colour"),
+        ("rediss://:canary@h/0?ssl_ca_certs=/nowhere.pem", "TLS options.*No such file"),
+        ("valkeys://:canary@h/0?ssl_cert_reqs=perhaps", "TLS options.*perhaps"),
     ],
 )
 def test_addresses_that_are_refused(opens: Callable[..., object], url, complaint) -> None:

@@ -128,10 +128,14 @@ async def _hold(talk: Talk, pool: _Pool, deadline: float) -> list[object]:
 
 def _connect(address: Address) -> AbstractConnection:
     """Make a connection whose waits end with the task's timeout alone."""
+    kind = _KINDS[address.transport]
     try:
-        return _KINDS[address.transport](socket_timeout=None, socket_connect_timeout=None, **address.options)
+        connection = kind(socket_timeout=None, socket_connect_timeout=None, **address.options)
     except TypeError as error:
         raise ValueError(f"an option of the store's URL is not known: {error}") from None
+    if address.tls is not None and isinstance(connection, SSLConnection):
+        connection.ssl_context = address.tls
+    return connection
 
 
 class _Pool:

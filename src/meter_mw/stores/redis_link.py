@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from redis import exceptions as redis_errors
+from redis.asyncio.connection import SSLConnection as TlsConnection
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
@@ -28,6 +29,8 @@ from meter_mw.stores.redis_protocol import Call, with_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from redis.asyncio.connection import RedisSSLContext
 
 CONNECTIONS = 50
 """Connections that one process, or one event loop, opens at most unless its URL says `max_connections`."""
@@ -66,12 +69,16 @@ class Transport(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is and how to enter: `place` may be shown, `options` may not."""
+    """Where a server is and how to enter: `place` may be shown, `options` may not.
+
+    `tls` is made once: loading the system's certificates takes longer than a decision may.
+    """
 
     transport: Transport
     place: str
     connections: int
     options: dict[str, object] = field(repr=False)
+    tls: RedisSSLContext | None = field(default=None, repr=False)
 
 
 def read_url(url: str, connections: int | None = None) -> Address:
@@ -101,7 +108,20 @@ def read_url(url: str, connections: int | None = None) -> Address:
     most = connections or options.get("max_connections") or CONNECTIONS
     kept = {name: value for name, value in options.items() if name not in _OURS}
     kept |= {"protocol": 2, "retry": Retry(NoBackoff(), 0), "health_check_interval": 0, **_QUIET}
-    return Address(transport, place, most, kept)
+    tls = _tls(kept) if transport is Transport.TLS else None
+    return Address(transport, place, most, kept, tls)
+
+
+def _tls(options: dict[str, object]) -> RedisSSLContext:
+    """Read the certificates that the options name; both kinds of connection share them."""
+    try:
+        tls = TlsConnection(**options).ssl_context  # type: ignore[arg-type]  # its own checks follow
+        tls.get()
+    except (TypeError, ValueError, OSError, redis_errors.RedisError) as error:
+        problem = str(error)
+    else:
+        return tls
+    raise ValueError(f"the TLS options of the store's URL do not work: {problem}")
 
 
 def _host_and_port(options: dict[str, object]) -> str:

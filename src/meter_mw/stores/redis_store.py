@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.connection import AbstractConnection, Connection, UnixDomainSocketConnection
 from redis.exceptions import ResponseError
 
 from meter_mw.stores.redis_link import (
@@ -27,6 +27,7 @@ from meter_mw.stores.redis_protocol import admit_call, closing_call, outcome, pe
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable, Sequence
 
     from meter_mw.stores.port import Admit, Charge, Closing, Outcome, Tally
@@ -165,9 +166,12 @@ class _Pool:
                 self._idle.pop().drop()
 
     def _connect(self) -> _Bounded:
-        kind = _KINDS[self._address.transport]
+        options = self._address.options
+        if self._address.tls is not None:
+            options = {name: value for name, value in options.items() if not name.startswith("ssl_")}
+            options["tls"] = self._address.tls.get()
         try:
-            return kind(**self._address.options)
+            return _KINDS[self._address.transport](**options)
         except TypeError as error:
             raise ValueError(f"an option of the store's URL is not known: {error}") from None
 
@@ -200,7 +204,10 @@ class _Bounded(AbstractConnection):
 
     def _connect(self) -> _BoundedSocket:
         sock = super()._connect()  # type: ignore[no-untyped-call,safe-super]  # its siblings have a body
-        return _BoundedSocket(sock, self._left)
+        return _BoundedSocket(self._secured(sock), self._left)
+
+    def _secured(self, sock: socket.socket) -> socket.socket:
+        return sock
 
     def drop(self) -> None:
         """Close it; the next exchange connects anew."""
@@ -223,8 +230,16 @@ class _BoundedTcp(_Bounded, Connection):
     """The same over TCP."""
 
 
-class _BoundedTls(_Bounded, SSLConnection):
-    """The same over TLS."""
+class _BoundedTls(_BoundedTcp):
+    """The same over TLS; redis-py's own would load all certificates anew for each connection."""
+
+    def __init__(self, tls: ssl.SSLContext, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]  # redis-py does not type it
+        self._tls = tls
+
+    def _secured(self, sock: socket.socket) -> socket.socket:
+        sock.settimeout(self._left())
+        return self._tls.wrap_socket(sock, server_hostname=self.host)
 
 
 class _BoundedUnix(_Bounded, UnixDomainSocketConnection):
