@@ -7,6 +7,9 @@ import atexit
 import inspect
 import logging
 import os
+import signal
+import sys
+import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -66,6 +69,7 @@ class Meter:
         self._journal = Journal(self.policy.events.journal, self.policy.source)
         self._forwarder = Forwarder(self._journal, [_sink(rule) for rule in self.policy.events.sinks])
         atexit.register(self.close)
+        _exit_on_sigterm()
 
     def start(self) -> None:
         """Begin to forward; whatever an earlier process left behind is taken up too."""
@@ -254,6 +258,13 @@ class Meter:
         self._forwarder.close(max(0.0, until - time.monotonic()))
         self._journal.close()
         self._store.close()
+
+
+def _exit_on_sigterm() -> None:
+    """Have SIGTERM end the process by an exit, which flushes, where nothing else handles it (waitress)."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def _monotonic_us() -> int:
