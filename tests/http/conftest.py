@@ -30,9 +30,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 
     yield get
     for server in started.values():
-        server.process.terminate()
-    for server in started.values():
-        server.stop()
+        server.kill()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Servers in miniature, in this process: they speak ASGI and WSGI by the letter and check what they are told."""
+"""Servers in miniature, in this process: they speak ASGI and WSGI by the letter, and check what they hear."""
 
 from __future__ import annotations
 

@@ -63,7 +63,8 @@ DENIED = {
 def denied(name: str, **changes: object) -> Step:
     """Give a refusal by the limit `name`."""
     problem = re.compile(
-        rb'\{"type": "https://iana.org/assignments/http-problem-types#quota-exceeded", "title": .*"status": 429, '
+        rb'\{"type": "https://iana.org/assignments/http-problem-types#quota-exceeded", "title": .*'
+        rb'"status": 429, '
         rb'.*"instance": "urn:uuid:[0-9a-f-]{36}", "violated-policies": \["' + name.encode() + rb'"\]\}'
     )
     step: dict[str, object] = {
@@ -278,6 +279,19 @@ SCENARIOS = (
         "an app that raises is metered",
         (Step("/v1/crash", status=500, answer={"RateLimit": '"ten";r=9;t=1'}, event={"route": "v1"}),),
         plan="ten",
+    ),
+    Scenario(
+        "added as the README says",
+        (ITEM, ITEM, denied("tight")),
+        plan="tight",
+        variant="added",
+        edges=("asgi", "wsgi"),
+    ),
+    Scenario(
+        "what Starlette answers outside of an added middleware is metered without its bytes",
+        (Step("/v1/crash", status=500, event={"route": "v1", "response_bytes": 0}),),
+        variant="added",
+        edges=("asgi",),
     ),
     Scenario(
         "shadow mode serves and records",

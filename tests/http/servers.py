@@ -25,7 +25,10 @@ PATIENCE = 20.0
 SECRET = "subject-secret-of-some-length"
 
 _GUNICORN = "gunicorn {app} --bind 127.0.0.1:{port} --workers {workers} --log-level debug --worker-class "
-_UVICORN = "uvicorn {app} --host 127.0.0.1 --port {port} --workers {workers} --log-level debug --ws websockets --http "
+_UVICORN = (
+    "uvicorn {app} --host 127.0.0.1 --port {port} --workers {workers} --log-level debug"
+    " --ws websockets --http "
+)
 
 COMMANDS = {
     "uvicorn-h11": (_UVICORN + "h11", "apps.starlette_app:app"),
@@ -69,7 +72,9 @@ class Server:
     def events(self, variant: str = "main") -> list[dict[str, object]]:
         """Give the usage events that have reached the sink of a variant."""
         path = self.home / f"events-{variant}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        # A line may be half written, now or by a process that was killed: the event comes again.
+        return [json.loads(line) for line in lines if line.endswith(b"}}")]
 
     def events_of(self, subject: str, count: int, variant: str = "main") -> list[dict[str, object]]:
         """Wait until `subject` has at least `count` events, and give them in the order of their time."""
@@ -80,10 +85,21 @@ class Server:
         wait_for(lambda: len(found()) >= count, f"{count} events of {subject} at {self.name}, has {found()}")
         return sorted(found(), key=lambda event: str(event["time"]))
 
-    def ledger(self) -> list[dict[str, str]]:
+    def ledger(self) -> list[dict[str, str | None]]:
         """Give what the handlers noted."""
         path = self.home / "ledger.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def workers(self) -> list[int]:
+        """Give the processes that it runs below its first."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in children if b"resource_tracker" not in _command_of(pid)]
+
+    def kill(self) -> None:
+        """End it and all that it started, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the process, and its group if it does not end."""
@@ -92,8 +108,13 @@ class Server:
         try:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.kill()
+
+
+def _command_of(pid: str) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
@@ -171,4 +192,4 @@ def running(name: str, home: Path, **options: object) -> Iterator[Server]:
     try:
         yield server
     finally:
-        server.stop()
+        server.kill()

@@ -74,7 +74,7 @@ def after() -> Response:
     return response
 
 
-def inner() -> WSGIApplication:
+def inner() -> Flask:
     """Give the unmetered app."""
     app = Flask(__name__)
     for name, methods, template, function in subject.ENDPOINTS:
@@ -115,6 +115,10 @@ def variant(name: str) -> WSGIApplication:
     """Build the app as `name` says: how the meter is installed, or else which policy it has."""
     main = functools.partial(_metered, policy=name)
     match name:
+        case "added":
+            app = inner()
+            app.wsgi_app = main(app.wsgi_app)
+            return app
         case "own-body":
             return main(inner(), refusal=subject.refusal_body)
         case "twice":
@@ -134,3 +138,6 @@ def variant(name: str) -> WSGIApplication:
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Hand a request to the variant that its field X-Variant names."""
     return variant(environ.get("HTTP_X_VARIANT", "main"))(environ, start_response)
+
+
+variant("main")  # built as apps build theirs: when the server imports them, in its main thread

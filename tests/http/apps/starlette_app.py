@@ -104,7 +104,7 @@ async def raw_big(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"x" * rest})
 
 
-def inner() -> ASGIApp:
+def inner() -> Starlette:
     """Give the unmetered app."""
     app = Starlette(routes=[*_routes(), Mount("/v1/raw", raw_big)])
     if os.environ.get("SUBJECT_FASTAPI"):
@@ -123,6 +123,10 @@ def variant(name: str) -> ASGIApp:
     """Build the app as `name` says: how the meter is installed, or else which policy it has."""
     main = functools.partial(_metered, policy=name)
     match name:
+        case "added":
+            app = inner()
+            app.add_middleware(MeterMiddleware, policy=subject.POLICIES / "added.yaml")
+            return app
         case "own-body":
             return main(inner(), refusal=subject.refusal_body)
         case "twice":

@@ -7,6 +7,7 @@ files that they name, and `ledger.jsonl`, in which each handler says that it ran
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -18,6 +19,9 @@ from meter_mw import KeyEntry, current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+if os.environ.get("SUBJECT_DEBUG"):
+    logging.basicConfig(level=logging.DEBUG)
 
 HOME = Path(os.environ.get("SUBJECT_HOME", "."))
 POLICIES = HOME / "policies"
@@ -74,8 +78,8 @@ class Call:
 
 
 def ran(name: str, target: str) -> None:
-    """Note in the ledger that a handler ran."""
-    line = json.dumps({"endpoint": name, "target": target}).encode() + b"\n"
+    """Note in the ledger that a handler ran, and for whom."""
+    line = json.dumps({"endpoint": name, "target": target, "subject": current().subject}).encode() + b"\n"
     fd = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(fd, line)
