@@ -54,6 +54,7 @@ PARTS = st.lists(st.text(st.sampled_from(":/{}\0|,a\ud800\udc00\U00010000é")), 
 @example(("", "a"), ("a", ""))
 @example((), ("",))
 @example(("\ud800\udc00",), ("\U00010000",))
+@example(("\ud800",), ("?",))
 @example(("\0\0\0\0\0\0\0\1a",), ("", "a"))
 def test_distinct_parts_have_distinct_digests(some: tuple[str, ...], others: tuple[str, ...]) -> None:
     """However parts are cut or joined, only the same list of them has the same digest."""

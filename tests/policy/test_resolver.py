@@ -134,9 +134,9 @@ def test_the_oldest_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys that are guessed by the million fill no memory; an answer that came anew is young again."""
     monkeypatch.setattr(resolver, "MOST_KEPT", 3)
     answers = Answers()
-    for key in ("a", "b", "c", "a", "d"):
+    for key in ("a", "b", "c", "b", "d", "e"):
         answers.keep(key, WHOLE, 100.0)
-    assert [key for key in "abcd" if answers.find(key, 100.0)] == ["a", "c", "d"]
+    assert [key for key in "abcde" if answers.find(key, 100.0)] == ["b", "d", "e"]
 
 
 def test_threads_make_room_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
