@@ -6,6 +6,7 @@ import argparse
 import gc
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,9 @@ def _sections(
 ) -> Iterator[str]:
     titles = [setting.title for setting in where]
     in_process, by_servers = QUICK if wanted.quick else THOROUGH
+    if wanted.rounds is not None:
+        in_process = replace(in_process, rounds=wanted.rounds)
+        by_servers = replace(by_servers, rounds=wanted.rounds)
     yield report.introduction(contenders, described)
     if wanted.part in (None, "inprocess"):
         added = inprocess.measure(contenders, where, in_process)
@@ -72,6 +76,7 @@ def _wanted() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=sys.modules[__name__].__doc__)
     parser.add_argument("part", nargs="?", choices=(*PARTS, "journal"), help="one part alone")
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    parser.add_argument("--rounds", type=int, help="rounds of each part; else 11 in process and 4 of servers")
     parser.add_argument("--only", type=_words, default=NAMES, help=f"contenders of {', '.join(NAMES)}")
     parser.add_argument("--store", type=_words, default=STORES, help=f"stores of {', '.join(STORES)}")
     parser.add_argument("--limits", type=int, nargs="+", help="numbers of limits, up to 3; else 1 and 3")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,8 +80,7 @@ class Served:
 @contextmanager
 def _running(contender: Contender, setting: Setting) -> Iterator[int]:
     port = free_port()
-    folder = setting.folder / f"served-{port}"
-    folder.mkdir(parents=True)
+    folder = Path(tempfile.mkdtemp(dir=setting.folder))
     line = _UVICORN if contender.edge == "asgi" else _GUNICORN
     command = [part.format(host=HOST, port=port, threads=THREADS) for part in line.split()]
     process = subprocess.Popen(
