@@ -478,7 +478,7 @@ def test_shadow_mode_serves_who_is_not_identified(asked: Request) -> None:
     talk, command = begun(rules, asked)
     admission = ended(talk, admitted(command))
     assert admission.caller is not None
-    assert (admission.answer, admission.caller.subject) == (Answer.ALLOWED, "anonymous")
+    assert (admission.answer, admission.caller.subject) == (Answer.ALLOWED, "anon_nobody")
     assert admission.caller.key is None
 
 
@@ -486,19 +486,22 @@ def test_shadow_mode_serves_who_is_not_identified(asked: Request) -> None:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_preflights_are_never_refused(mode: Mode) -> None:
-    """A CORS preflight asks no store and needs no key, and has nothing to settle."""
-    rules = policy(cap(0), anonymous=None, unknown=Unknown.REJECT, mode=mode)
-    for asked in (preflight(), preflight(x_api_key="unknown")):
-        admission = undisturbed(rules, asked)
-        assert (admission.answer, admission.charges) == (Answer.ALLOWED, ())
-        assert settlement(admission, RECEIPT) is None
+@pytest.mark.parametrize("plan", [None, "default"])
+def test_preflights_are_never_refused(mode: Mode, plan: str | None) -> None:
+    """A CORS preflight asks no store and needs no key, and is recorded as costing nothing."""
+    rules = policy(cap(0), anonymous=plan, unknown=Unknown.REJECT, mode=mode)
+    admission = undisturbed(rules, preflight())
+    assert (admission.answer, admission.charges) == (Answer.ALLOWED, ())
+    assert settlement(admission, RECEIPT) is None
+    assert usage_event(rules, admission, "OPTIONS", RECEIPT).data["requests"] == 0
 
 
-def test_a_preflight_survives_the_resolver() -> None:
-    """An outage of the resolver does not refuse a preflight either."""
-    talk, _ = resolving(policy(resolver=lambda key: None), preflight(x_api_key="k"))
-    assert failed(talk, ResolverUnavailable("gone")).answer is Answer.ALLOWED
+def test_a_request_with_a_key_is_no_preflight() -> None:
+    """Browsers send no key with a preflight; one that has a key is metered like any other."""
+    rules = policy(cap(0), anonymous=None, unknown=Unknown.REJECT)
+    assert undisturbed(rules, preflight(x_api_key="unknown")).answer is Answer.UNIDENTIFIED
+    _, command = begun(policy(cap(0)), preflight(x_api_key="k"))
+    assert [each.need for each in command.charges] == [1]
 
 
 def test_other_options_are_ordinary_requests() -> None:
@@ -533,6 +536,32 @@ def test_the_settlement_tells_the_truth() -> None:
         (9_000, NOW_US),
     ]
     assert tuple(each.charge for each in settled.bookings) == admission.charges
+
+
+def test_a_request_that_outlives_its_rid_counts_once(clock: Clock) -> None:
+    """A stream of an hour is known to no store any more: its request is not booked again, its bytes are."""
+    rules = policy(cap(100), cap(10**6, meter=EGRESS))
+    store = MemoryStore(clock)
+    talk = admit(rules, request(key="k"), RID, clock())
+    command = next(talk)
+    assert isinstance(command, Admit)
+    admission = ended(talk, store.admit(command))
+    clock.move(3_600 * SECOND_US)
+    settled = settlement(admission, replace(RECEIPT, duration_us=3_600 * SECOND_US))
+    assert settled is not None
+    assert store.settle([settled]) == (Outcome.RECOVERED,)
+    readings = store.peek(command.tag, command.charges).readings
+    assert [each.state.part for each in readings] == [1, RECEIPT.response_bytes]
+
+
+def test_a_request_that_no_store_saw_is_booked_in_full_however_long_it_took() -> None:
+    """Served while the store was away, an hour long: the booking is of all of it."""
+    open_cap = cap(100, on=Failure.OPEN)
+    talk, _ = begun(policy(open_cap), request(key="k"))
+    admission = failed(talk, StoreUnavailable("gone"))
+    settled = settlement(admission, replace(RECEIPT, duration_us=3_600 * SECOND_US))
+    assert settled is not None
+    assert [(each.charge.take, each.actual) for each in settled.bookings] == [(1, 1)]
 
 
 def test_nothing_reported_is_none_used() -> None:

@@ -9,7 +9,7 @@ Rule 3: no clock, no I/O, no framework, no third party.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias, TypeVar
 
@@ -37,6 +37,7 @@ from meter_mw.policy.policy import (
 from meter_mw.quota import Cap, Rate, standing_window
 from meter_mw.stores.port import (
     NO_WINDOWS,
+    REMEMBERED_US,
     Admit,
     Booking,
     Charge,
@@ -49,6 +50,9 @@ from meter_mw.stores.port import (
 
 _ROUNDS = 3
 """How often a store is asked again about windows or a fence that its clock has left behind."""
+
+_NOBODY = "anon_nobody"
+"""The subject of requests that are served without any identity; no key and no address has its name."""
 
 
 class ResolverUnavailable(MeterError):
@@ -147,10 +151,12 @@ def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
         return Admission(Answer.EXEMPT, rid, now_us, route)
     caller = yield from _identify(policy, request)
     if isinstance(caller, _Refusal):
-        if not (shadow or request.is_preflight):
+        if not shadow:
             return Admission(caller.answer, rid, now_us, route, reason=caller.reason)
-        caller = policy.caller(KeyEntry("anonymous"), None)
-    lines = () if request.is_preflight else policy.lines(route, caller.plan)
+        caller = policy.caller(KeyEntry(_NOBODY), None)
+    if request.is_preflight and caller.key is None:
+        return Admission(Answer.ALLOWED, rid, now_us, _free(route, policy), caller)
+    lines = policy.lines(route, caller.plan)
     if not lines:
         return Admission(Answer.ALLOWED, rid, now_us, route, caller)
     return (yield from _decide(policy, Admission(Answer.ALLOWED, rid, now_us, route, caller, lines), caller))
@@ -170,11 +176,19 @@ def _identify(policy: Policy, request: Request) -> Conversation[Caller | _Refusa
 
 def _anonymous(policy: Policy, request: Request) -> Caller | _Refusal:
     rules = policy.identity
+    if rules.anonymous is None and request.is_preflight:
+        return policy.caller(KeyEntry(_NOBODY), None)
     if rules.anonymous is None:
         return _Refusal(Answer.UNIDENTIFIED, "this API needs a key")
     address = rules.trusted_proxies.client_address(request.peer, request.field("x-forwarded-for"))
     subject = anonymous_subject(rules.secret, address or "unknown")
     return policy.caller(KeyEntry(subject, rules.anonymous.plan), None)
+
+
+def _free(route: Route, policy: Policy) -> Route:
+    """Give the route as it is for preflights: recorded, and neither limited nor billed."""
+    counts = (meter.name for meter in policy.meters if meter.count is Count.REQUESTS)
+    return replace(route, costs=tuple((name, 0) for name in counts))
 
 
 def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[Caller | _Refusal]:
@@ -283,15 +297,23 @@ def _standing(line: Line, charge: Charge, reading: Reading, tally: Tally) -> Sta
 def settlement(admission: Admission, receipt: Receipt) -> Settle | None:
     """Give what has to be booked when the exchange is over.
 
-    A request that shadow mode let through was charged nothing, and is booked nothing.
+    A request that shadow mode let through was charged nothing, and is booked nothing. Of one that took
+    longer than a store remembers, what was taken stays, and only what came on top is booked.
     """
     if admission.caller is None or not admission.charges or admission.denied_by:
         return None
+    forgotten = bool(admission.standings) and receipt.duration_us >= REMEMBERED_US
     bookings = tuple(
-        Booking(charge, used(line, receipt), window)
+        _booking(charge, used(line, receipt), window, forgotten=forgotten)
         for line, charge, window in zip(admission.lines, admission.charges, admission.windows, strict=True)
     )
     return Settle(admission.rid, admission.caller.tag, bookings)
+
+
+def _booking(charge: Charge, actual: int, window: int, *, forgotten: bool) -> Booking:
+    if forgotten:
+        return Booking(replace(charge, take=0), max(0, actual - charge.take), window)
+    return Booking(charge, actual, window)
 
 
 def used(line: Line, receipt: Receipt) -> int:

@@ -43,8 +43,8 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_MEMORY_REMEMBERED_US = 10 * 1_000_000
-"""In one process no command is lost or repeated, so rids need to be remembered only briefly (µs)."""
+_MEMORY_CLOSED_US = 10 * 1_000_000
+"""In one process no command is lost or repeated, so what became of a rid need not be remembered long (µs)."""
 
 FLUSH_S = 5.0
 """Seconds that a process gives its last events when it ends; the journal keeps the rest for its successor."""
@@ -198,7 +198,7 @@ class Meter:
         """Give the status, the fields and the body that tell a client why it is not served."""
         refusal, fields = self.responder.refusal(admission)
         try:
-            media_type, body = self._body(refusal)
+            media_type, body = _checked(self._body(refusal))
         except Exception:  # noqa: BLE001 - the app's code may raise anything
             _log.exception("the app's own refusal body failed; the standard one is sent")
             media_type, body = problem(refusal)
@@ -267,6 +267,14 @@ def _exit_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
+def _checked(answer: object) -> tuple[str, bytes]:
+    """Check what an app's own refusal body gave."""
+    match answer:
+        case (str() as media_type, bytes() as body) if media_type.isprintable():
+            return media_type, body
+    raise TypeError("a refusal body is a media type and bytes")
+
+
 def _monotonic_us() -> int:
     return time.monotonic_ns() // 1_000
 
@@ -279,7 +287,7 @@ def _unresolved(reason: str) -> ResolverUnavailable:
 def _open_stores(url: str) -> tuple[Store, AsyncStore | None]:
     """Open the store of the policy; memory has no asynchronous twin, as it never makes anyone wait."""
     if url.startswith("memory:"):
-        return MemoryStore(remembered_us=_MEMORY_REMEMBERED_US), None
+        return MemoryStore(closed_us=_MEMORY_CLOSED_US), None
     from meter_mw.stores.aredis_store import open_async_store  # noqa: PLC0415 - memory needs no client
     from meter_mw.stores.redis_store import open_store  # noqa: PLC0415
 

@@ -272,10 +272,11 @@ class Policy:
         )
 
     def lines(self, route: Route, plan: Plan) -> tuple[Line, ...]:
-        """Give every limit that bears on a request of this route under this plan."""
+        """Give every limit that bears on a request of this route and plan; a free route is under none."""
         lines = self._lines.get((route.name, plan.name))
         if lines is None:
-            lines = tuple(_line(limit, route) for limit in (*plan.limits, *route.limits))
+            priced = (_line(limit, route) for limit in (*plan.limits, *route.limits))
+            lines = tuple(line for line in priced if line.need)
             self._lines[route.name, plan.name] = lines
         return lines
 

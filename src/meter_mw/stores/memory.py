@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from meter_mw.model import RequestId
 from meter_mw.quota import (
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     from meter_mw.stores.port import Charge, Closing
 
+_T = TypeVar("_T")
+
 _SWEEP_AFTER = 1024
 """Calls between two looks at every subject, or as many as there are subjects if that is more."""
 
@@ -65,7 +67,13 @@ class _Subject:
 
     seen_us: int = 0
     entries: dict[str, _Entry] = field(default_factory=dict)
-    rids: dict[RequestId, tuple[int, _Pending | Literal["settled", "void"]]] = field(default_factory=dict)
+    pending: dict[RequestId, tuple[int, _Pending]] = field(default_factory=dict)
+    closed: dict[RequestId, tuple[int, Literal["settled", "void"]]] = field(default_factory=dict)
+
+    def close(self, rid: RequestId, fate: Literal["settled", "void"], now_us: int) -> None:
+        """Note what became of a rid."""
+        self.pending.pop(rid, None)
+        self.closed[rid] = (now_us, fate)
 
 
 def system_clock_us() -> int:
@@ -74,13 +82,21 @@ def system_clock_us() -> int:
 
 
 class MemoryStore:
-    """Quota state in this process alone: for one process, for tests, and as the law for other stores."""
+    """Quota state in this process alone: for one process, for tests, and as the law for other stores.
+
+    A rid is remembered for `remembered_us`; for `closed_us`, where that is given, once it is settled or void.
+    """
 
     def __init__(
-        self, clock: Callable[[], int] = system_clock_us, *, remembered_us: int = REMEMBERED_US
+        self,
+        clock: Callable[[], int] = system_clock_us,
+        *,
+        remembered_us: int = REMEMBERED_US,
+        closed_us: int | None = None,
     ) -> None:
         self._clock = clock
         self._remembered_us = remembered_us
+        self._closed_us = remembered_us if closed_us is None else closed_us
         self._subjects: dict[str, _Subject] = {}
         self._lock = threading.Lock()
         self._until_sweep = _SWEEP_AFTER
@@ -124,7 +140,7 @@ class MemoryStore:
         if any(charge.take for charge in command.charges):
             _prune(subject, now_us)
         pending = _Pending(tuple(zip(command.charges, windows, strict=True)))
-        subject.rids[command.rid] = (now_us, pending)
+        subject.pending[command.rid] = (now_us, pending)
         return Tally(Verdict.ADMITTED, now_us, tuple(after))
 
     def settle(self, closings: Sequence[Closing]) -> Sequence[Outcome]:
@@ -140,7 +156,7 @@ class MemoryStore:
         if known == "void":
             return Outcome.VOID
         if isinstance(closing, Cancel):
-            subject.rids[closing.rid] = (now_us, "void")
+            subject.close(closing.rid, "void", now_us)
             if known is None:
                 return Outcome.RECOVERED
             _book(
@@ -149,7 +165,7 @@ class MemoryStore:
                 now_us,
             )
             return Outcome.APPLIED
-        subject.rids[closing.rid] = (now_us, "settled")
+        subject.close(closing.rid, "settled", now_us)
         _book(
             subject, [(each, 0 if known is None else each.charge.take) for each in closing.bookings], now_us
         )
@@ -178,21 +194,29 @@ class MemoryStore:
     def _remembered(
         self, subject: _Subject, rid: RequestId, now_us: int
     ) -> _Pending | Literal["settled", "void"] | None:
-        while subject.rids:
-            oldest, (since_us, _) = next(iter(subject.rids.items()))
-            if since_us > now_us - self._remembered_us:
-                break
-            del subject.rids[oldest]
-        return subject.rids.get(rid, (0, None))[1]
+        _forget(subject.pending, now_us - self._remembered_us)
+        _forget(subject.closed, now_us - self._closed_us)
+        return subject.pending.get(rid, (0, None))[1] or subject.closed.get(rid, (0, None))[1]
 
     def _sweep(self, now_us: int) -> None:
         for subject in self._subjects.values():
             _prune(subject, now_us)
             self._remembered(subject, RequestId(""), now_us)
         self._subjects = {
-            tag: subject for tag, subject in self._subjects.items() if subject.entries or subject.rids
+            tag: subject
+            for tag, subject in self._subjects.items()
+            if subject.entries or subject.pending or subject.closed
         }
         self._until_sweep = max(_SWEEP_AFTER, len(self._subjects))
+
+
+def _forget(rids: dict[RequestId, tuple[int, _T]], until_us: int) -> None:
+    """Drop the rids that were noted by then; they stand in the order of their notes."""
+    while rids:
+        oldest, (since_us, _) = next(iter(rids.items()))
+        if since_us > until_us:
+            return
+        del rids[oldest]
 
 
 def _covers(charge: Charge, now_us: int) -> bool:

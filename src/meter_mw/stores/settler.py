@@ -57,6 +57,7 @@ class Settler:
         self._wake = threading.Event()
         self._idle = threading.Condition()
         self._sending = 0
+        self._batch = BATCH
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._stopping = False
@@ -112,13 +113,15 @@ class Settler:
                 time.sleep(random.uniform(0, pause))  # noqa: S311 - jitter
 
     def _send(self) -> bool:
-        self._sending = min(BATCH, len(self._waiting))
+        self._sending = min(self._batch, len(self._waiting))
         batch = self._taken(self._sending)
         try:
             self._store.settle(batch)
         except StoreUnavailable as outage:
             _log.warning("%d closings wait for the store: %s", len(batch) + len(self._waiting), outage)
-            self._waiting.extendleft(reversed(batch))
+            # To the back, and one by one from now on: a single one that is refused holds up no other.
+            self._waiting.extend(batch)
+            self._batch = 1
             return False
         except Exception:  # noqa: BLE001 - a fault of the store must not end the thread
             self.dropped += len(batch)
@@ -127,6 +130,7 @@ class Settler:
             self._sending = 0
             with self._idle:
                 self._idle.notify_all()
+        self._batch = min(BATCH, self._batch * 2)
         return True
 
     def _taken(self, count: int) -> list[Closing]:
