@@ -504,12 +504,21 @@ def test_a_retry_after_retry_after_is_admitted(limit: Limit, offset_us: int, clo
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: repr(limit.quota))
 def test_what_remains_can_be_used(limit: Limit, clock: Clock) -> None:
-    """As many requests as `r` said are admitted at once, and not one more; `q` was what there was."""
+    """As many requests as `r` said are admitted at once, and not one more; `q` is never less."""
     rules, store = policy(limit), MemoryStore(clock)
     asked = request(key="k")
     first = held(rules, asked, store)
     fields = dict(Responder(rules).fields(first))
     left = int(items(fields["RateLimit"])[0][1]["r"])
-    assert left == int(items(fields["RateLimit-Policy"])[0][1]["q"]) - 1
+    quota = limit.quota
+    assert left == (quota.units if isinstance(quota, Cap) else quota.burst) - 1
+    assert left < int(items(fields["RateLimit-Policy"])[0][1]["q"])
     assert [held(rules, asked, store).serves for _ in range(left + 1)] == [True] * left + [False]
-    assert isinstance(limit.quota, Cap) or left == limit.quota.burst - 1
+
+
+def test_a_burst_that_is_back_within_a_second_is_said_as_what_comes_in_one(clock: Clock) -> None:
+    """`w` knows no less than a second, so 10 a second with burst 5 is not 5 a second."""
+    rules = policy(rate(10, burst=5))
+    fields = dict(Responder(rules).fields(held(rules, request(key="k"), MemoryStore(clock))))
+    ((_, parameters),) = items(fields["RateLimit-Policy"])
+    assert (parameters["q"], parameters["w"]) == (10, 1)

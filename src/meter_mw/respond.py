@@ -120,13 +120,15 @@ def _policy_item(line: Line) -> str:
     """One item of RateLimit-Policy: `q` units per `w` seconds.
 
     For a rate `q` is the burst and `w` the time in which it comes back, so that q/w is the rate and the
-    remaining units never pass `q`. For a cap `w` is the period's nominal length, as it has to be stable.
+    remaining units never pass `q`; where that is less than the second that `w` can say, `q` is what comes
+    in one. For a cap `w` is the period's nominal length, as it has to be stable.
     """
     quota = line.limit.quota
     if isinstance(quota, Cap):
         amount, window = quota.units, quota.period.value
     else:
-        amount, window = quota.burst, max(1, _seconds(quota.burst * quota.period_us // quota.units))
+        amount = max(quota.burst, quota.units * _SECOND_US // quota.period_us)
+        window = max(1, _seconds(-(-quota.burst * quota.period_us // quota.units)))
     unit = _UNITS.get(line.limit.meter.count)
     named = f';qu="{unit}"' if unit else ""
     return f'"{line.limit.name}";q={min(amount, _LARGEST_INTEGER)}{named};w={window}'

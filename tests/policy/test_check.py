@@ -42,7 +42,7 @@ def test_good_policy_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     result = check("meter.yaml.example")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == (POLICIES / "example_summary.txt").read_text()
+    assert result.stdout.replace(f"{ROOT}/", "") == (POLICIES / "example_summary.txt").read_text()
 
 
 @pytest.mark.parametrize("path", sorted((POLICIES / "good").glob("*.yaml")), ids=lambda path: path.stem)

@@ -215,6 +215,10 @@ def fault_of(key: str) -> Fault | None:
     return Fault.WHITESPACE if " " in key or "\t" in key else None
 
 
+PSEUDONYMS = ("k1_", "anon_")
+"""What the names begin with that are made here; no operator's subject may."""
+
+
 def pseudonym(secret: bytes, credential: Credential) -> str:
     """Return the name that stands for a key outside this process: `k1_` and 128 bits of its HMAC-SHA256."""
     return f"k1_{_digest(secret, b'key', _encoded(credential))}"

@@ -88,7 +88,7 @@ def _read(source: str | Path | Mapping[str, object], environ: Mapping[str, str])
     elif "\n" in str(source):
         return [Problem("found several lines of text; expected the path of a policy file, or a mapping")]
     else:
-        document = Document(printable(str(source)), Path(source).parent, environ, problems)
+        document = Document(printable(str(source)), Path(source).absolute().parent, environ, problems)
         node, digest = _from_file(source, document)
     policy = _policy(Field(node, "", document), digest) if node is not None else None
     return policy or _sorted(problems, document.label)

@@ -10,6 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from meter_mw.policy.identity import PSEUDONYMS
 from meter_mw.policy.policy import KeyEntry
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 KEPT_S = 60.0
 """Seconds for which an answer is used again: a revoked key is refused after this at the latest."""
+
+UNKNOWN_KEPT_S = 5.0
+"""Seconds for which "not known" is used again: a new key works after this at the latest."""
 
 MOST_KEPT = 10_000
 
@@ -43,7 +47,7 @@ class Answers:
             self._kept.pop(key, None)
             while len(self._kept) >= MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = (now_s + KEPT_S, answer)
+            self._kept[key] = (now_s + (UNKNOWN_KEPT_S if answer is None else KEPT_S), answer)
 
 
 def entry_of(answer: object, policy: Policy) -> KeyEntry | None:
@@ -67,8 +71,10 @@ def entry_of(answer: object, policy: Policy) -> KeyEntry | None:
 
 def _check(entry: KeyEntry, policy: Policy) -> None:
     subject, anchor, plan, zone = (getattr(entry, name) for name in ("subject", "anchor", "plan", "timezone"))
-    if not _is_text(subject):
-        raise ValueError("it returned a subject that is not a text")
+    if not _is_text(subject) or subject.startswith(PSEUDONYMS):
+        raise ValueError(
+            f"it returned a subject that is not a text, or begins with {' or '.join(PSEUDONYMS)}"
+        )
     if entry.account is not None and not _is_text(entry.account):
         raise ValueError("it returned an account that is not a text")
     if plan is not None and plan not in policy.plans:

@@ -11,7 +11,7 @@ from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from meter_mw.policy.identity import Credential, fault_of, pseudonym
+from meter_mw.policy.identity import PSEUDONYMS, Credential, fault_of, pseudonym
 from meter_mw.policy.policy import KeyEntry, Resolver
 from meter_mw.policy.problems import printable, quoted
 from meter_mw.policy.reading import Document, Field, Names
@@ -28,7 +28,6 @@ _SOURCE = Names(("file", "resolver"), later=("redis",))
 _EXPECTED = 'a list of keys, {file: keys.yaml} or {resolver: "module:callable"}'
 _SUBJECT_EXPECTED = "1 to 128 printable characters"
 _LONGEST_SUBJECT = 128
-_PSEUDONYMS = ("k1_", "anon_")
 _TERMS = tuple(each.name for each in fields(KeyEntry) if each.name != "subject")
 
 
@@ -137,8 +136,8 @@ def _subject(field: Field) -> str | None:
     text = field.text(_SUBJECT_EXPECTED, quotable=True)
     if text is None:
         return None
-    if text.startswith(_PSEUDONYMS):
-        field.reject("another name", because=f"which begins like a pseudonym ({' or '.join(_PSEUDONYMS)})")
+    if text.startswith(PSEUDONYMS):
+        field.reject("another name", because=f"which begins like a pseudonym ({' or '.join(PSEUDONYMS)})")
     elif not text.strip() or len(text) > _LONGEST_SUBJECT or not text.isprintable():
         field.reject(_SUBJECT_EXPECTED)
     else:
