@@ -87,7 +87,7 @@ class MeterMiddleware:
 
     def _refused(self, request: HttpRequest, admission: Admission) -> HttpResponse:
         refusal, fields, body = self.meter.refuse(admission)
-        response = HttpResponse(b"" if request.method == "HEAD" else body, status=refusal.status)
+        response = HttpResponse(body, status=refusal.status)
         del response["Content-Type"]
         _add(fields, response, request)
         return response
@@ -113,7 +113,7 @@ class MeterMiddleware:
             return
         _add(self.meter.responder.fields(exchange.admission), response, request)
         exchange.begin(response.status_code, response.get("Content-Length"))
-        if isinstance(response, StreamingHttpResponse) and not exchange.bodiless:
+        if isinstance(response, StreamingHttpResponse) and not exchange.completes():
             response.streaming_content = _stream(request, response, exchange, self.meter)
             return
         if isinstance(response, HttpResponse):

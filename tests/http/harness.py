@@ -55,22 +55,28 @@ def http_scope(method: str = "GET", path: str = "/v1/items/1", **changes: object
 class Checked:
     """The server's end of one ASGI exchange; a message out of turn fails the test.
 
-    `leaves_after` gives the number of body messages after which the client is gone.
+    `crossings` counts the calls of receive while another one waits: two tasks would steal each other's
+    messages. `leaves_after` gives the number of body messages after which the client is gone.
     """
 
     def __init__(self, incoming: Iterable[Message] = (), leaves_after: int | None = None) -> None:
         self.sent: list[Message] = []
-        self.received = 0
+        self.received = self.crossings = 0
         self.gone = asyncio.Event()
         self._incoming = list(incoming) or [{"type": "http.request", "body": b"", "more_body": False}]
         self._leaves_after = leaves_after
-        self._started = self._ended = False
+        self._started = self._ended = self._receiving = False
 
     async def receive(self) -> Message:
+        self.crossings += self._receiving
         self.received += 1
         if self._incoming:
             return self._incoming.pop(0)
-        await self.gone.wait()
+        self._receiving = True
+        try:
+            await self.gone.wait()
+        finally:
+            self._receiving = False
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:

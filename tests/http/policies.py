@@ -16,6 +16,7 @@ _CHANGES: dict[str, dict[str, object]] = {
     "query": {"identity": {"api_key": [{"query": "api_key"}]}},
     "legacy": {"headers": {"legacy": True}},
     "added": {},
+    "base-http": {},
     "own-body": {},
     "twice": {},
     "nested": {},
@@ -37,6 +38,7 @@ _ROUTES: list[dict[str, object]] = [
     {"path": "/health", "exempt": True},
     {"path": "/v1/items/{id}", "methods": ["GET"], "name": "items"},
     {"path": "/v1/chat", "methods": ["GET"], "name": "chat"},
+    {"path": "/v1/ch\u00e4t", "name": "umlaut"},
     {"path": "/v1/search", "methods": ["POST"], "name": "search", "meters": {"requests": 5}},
     {
         "path": "/v1/files/{name}",

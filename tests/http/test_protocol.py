@@ -210,7 +210,7 @@ def test_no_answer_is_500_or_499(edge_policy: EdgePolicy) -> None:
     assert recorded(edge_policy, app) == [(500, 0, 0), (499, 0, 0)]
 
 
-@pytest.mark.parametrize(("sends", "expected"), [(0, (499, 0, 0)), (2, (200, 0, 3))])
+@pytest.mark.parametrize(("sends", "expected"), [(0, (499, 0, 0)), (2, (200, 0, 3)), (4, (200, 0, 8))])
 def test_a_cancellation_passes_and_is_metered(
     edge_policy: EdgePolicy, sends: int, expected: tuple[int, int, int]
 ) -> None:
@@ -293,6 +293,7 @@ def test_a_client_that_leaves_stops_the_count(edge_policy: EdgePolicy, *, listen
     ((status, _, size),) = recorded(edge_policy, app)  # type: ignore[misc]
     assert status == 200
     assert 500_000 <= size <= 800_000
+    assert server.crossings == 0
 
 
 def test_current_is_the_outer_request_again(edge_policy: EdgePolicy) -> None:
@@ -731,6 +732,21 @@ def test_the_event_is_written_before_the_last_byte_leaves(edge_policy: EdgePolic
     server = Watching()
     asyncio.run(app(http_scope(), server.receive, server.send))
     assert seen == [(True, False), (True, False), (True, False), (False, True)]
+
+
+def test_the_event_of_a_head_is_written_before_its_fields_leave(edge_policy: EdgePolicy) -> None:
+    """They are all that the client waits for."""
+    seen = []
+
+    class Watching(Checked):
+        async def send(self, message: Message) -> None:
+            seen.append(app.meter._journal.tail() is not None)
+            await super().send(message)
+
+    app = asgi(speaking, edge_policy)
+    server = Watching()
+    asyncio.run(app(http_scope("HEAD"), server.receive, server.send))
+    assert seen[0]
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import wire
-from scenarios import SCENARIOS, Scenario, Step
+from scenarios import PREFLIGHT, SCENARIOS, Scenario, Step
 
 from meter_mw.policy.identity import Credential, pseudonym
 from servers import EDGES, SECRET, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from wire import Answer
 
@@ -29,8 +29,22 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def counts() -> Iterator[list[tuple[Server, str, str, int]]]:
+    """Collect what each scenario recorded, and see at the end that nothing was added to it."""
+    collected: list[tuple[Server, str, str, int]] = []
+    yield collected
+    for server, variant, subject, count in collected:
+        assert sum(event["subject"] == subject for event in server.events(variant)) == count
+
+
 @pytest.mark.parametrize(("edge", "scenario"), CASES)
-def test_a_scenario(edge: str, scenario: Scenario, serve: Callable[[str], Server]) -> None:
+def test_a_scenario(
+    edge: str,
+    scenario: Scenario,
+    serve: Callable[[str], Server],
+    counts: list[tuple[Server, str, str, int]],
+) -> None:
     """What a client is told and what is recorded is what the scenario says, and nothing besides."""
     server = serve(EDGES[edge])
     name = f"s-{uuid.uuid4().hex}"
@@ -49,6 +63,7 @@ def test_a_scenario(edge: str, scenario: Scenario, serve: Callable[[str], Server
     count = len(expected) + sum(bool(step.amended) for step, _ in expected)
     events = server.events_of(subject, count, scenario.variant)
     assert len(events) == count
+    counts.append((server, scenario.variant, subject, count))
     counted = [event for event in events if "amends" not in event["data"]]
     for event, (step, answer) in zip(counted, expected, strict=True):
         _check_event(event, scenario, step, answer, key)
@@ -66,6 +81,7 @@ def _ask(server: Server, scenario: Scenario, step: Step, key: str) -> Answer:
 
 def _check_answer(step: Step, answer: Answer) -> None:
     assert answer.whole
+    assert answer.excess == 0
     if step.status:
         assert answer.status == step.status
     else:
@@ -129,3 +145,23 @@ def test_anonymous_is_a_subject_by_address(edge: str, serve: Callable[[str], Ser
     (event,) = anonymous()[before:]
     assert event["data"]["plan"] == "public"
     assert "key" not in event["data"]
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_a_preflight_is_never_refused(edge: str, serve: Callable[[str], Server]) -> None:
+    """Browsers send it without the key that the policy asks for; it is recorded, and costs nothing."""
+    server = serve(EDGES[edge])
+
+    def nobodys() -> list[dict[str, object]]:
+        return [event for event in server.events("strict") if event["subject"] == "anon_nobody"]
+
+    before = len(nobodys())
+    fields = [("X-Variant", "strict"), *((name, value) for name, value in PREFLIGHT if name != "X-API-Key")]
+    for _ in range(3):
+        answer = wire.talk(server.port, wire.request("OPTIONS", "/v1/items/1", fields))
+        assert answer.status not in (0, 400, 401, 429, 503)
+        assert answer.get("RateLimit") is None
+    wait_for(lambda: len(nobodys()) >= before + 3, "three events")
+    assert [(each["data"]["requests"], each["data"]["method"]) for each in nobodys()[before:]] == [
+        (0, "OPTIONS")
+    ] * 3

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Answer:
     """What came back: body bytes without their framing, each piece with the seconds until it came.
 
-    `status` is 0 when the server said nothing. `whole` says whether the body ended as its framing says.
+    `status` is 0 when the server said nothing. `whole` says whether the body ended as its framing says, and
+    `excess` how many bytes came after that end.
     """
 
     status: int = 0
@@ -26,6 +27,7 @@ class Answer:
     pieces: list[tuple[float, bytes]] = field(default_factory=list)
     whole: bool = False
     continued: bool = False
+    excess: int = 0
 
     @property
     def body(self) -> bytes:
@@ -91,6 +93,7 @@ def listen(peer: socket.socket, method: str, leave_after: int | None = None) -> 
         try:
             parser.receive_data(data)
             if _take(parser, answer, time.monotonic() - began) or not data:
+                answer.excess = _excess(peer, parser)
                 return answer
         except h11.RemoteProtocolError:
             return answer
@@ -104,6 +107,15 @@ def _parser(method: str) -> h11.Connection:
     parser.send(h11.Request(method=known, target="/", headers=[("Host", "subject")]))
     parser.send(h11.EndOfMessage())
     return parser
+
+
+def _excess(peer: socket.socket, parser: h11.Connection) -> int:
+    """Read to the end of the connection, which the server is asked to close, and count what comes."""
+    size = len(parser.trailing_data[0])
+    with contextlib.suppress(ConnectionError):
+        while data := peer.recv(65536):
+            size += len(data)
+    return size
 
 
 def _take(parser: h11.Connection, answer: Answer, elapsed: float) -> bool:

@@ -176,6 +176,7 @@ def avariant(name: str) -> ASGIApp:
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Hand a request to the variant that its field X-Variant names."""
+    subject.check_outside()
     name = environ.get("HTTP_X_VARIANT", "main")
     if name == "mount-inside":
         environ["SCRIPT_NAME"], environ["PATH_INFO"] = "/api", environ["PATH_INFO"].removeprefix("/api")
@@ -184,6 +185,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
 
 async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
     """Hand a request to the variant that its field X-Variant names."""
+    subject.check_outside()
     if scope["type"] == "lifespan":
         raise RuntimeError("Django has no lifespan")
     name = dict(scope["headers"]).get(b"x-variant", b"main").decode()

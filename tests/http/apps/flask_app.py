@@ -137,6 +137,7 @@ def variant(name: str) -> WSGIApplication:
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Hand a request to the variant that its field X-Variant names."""
+    subject.check_outside()
     return variant(environ.get("HTTP_X_VARIANT", "main"))(environ, start_response)
 
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import FileResponse, Response, StreamingResponse
@@ -104,6 +105,10 @@ async def raw_big(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"x" * rest})
 
 
+async def _passing(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    return await call_next(request)
+
+
 def inner() -> Starlette:
     """Give the unmetered app."""
     app = Starlette(routes=[*_routes(), Mount("/v1/raw", raw_big)])
@@ -127,6 +132,12 @@ def variant(name: str) -> ASGIApp:
             app = inner()
             app.add_middleware(MeterMiddleware, policy=subject.POLICIES / "added.yaml")
             return app
+        case "base-http":
+            app = inner()
+            app.add_middleware(BaseHTTPMiddleware, dispatch=_passing)
+            app.add_middleware(MeterMiddleware, policy=subject.POLICIES / "base-http.yaml")
+            app.add_middleware(BaseHTTPMiddleware, dispatch=_passing)
+            return app
         case "own-body":
             return main(inner(), refusal=subject.refusal_body)
         case "twice":
@@ -147,5 +158,6 @@ def variant(name: str) -> ASGIApp:
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Hand a request to the variant that its field X-Variant names."""
+    subject.check_outside()
     fields = dict(scope.get("headers", ()))
     await variant(fields.get(b"x-variant", b"main").decode())(scope, receive, send)

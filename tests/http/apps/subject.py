@@ -6,6 +6,7 @@ files that they name, and `ledger.jsonl`, in which each handler says that it ran
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from meter_mw import KeyEntry, current
+from meter_mw import KeyEntry, UsageError, current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -85,6 +86,12 @@ def ran(name: str, target: str) -> None:
         os.write(fd, line)
     finally:
         os.close(fd)
+
+
+def check_outside() -> None:
+    """Note in the ledger when code outside of any request finds one: it was left behind."""
+    with contextlib.suppress(UsageError):
+        ran("left behind", str(current().subject))
 
 
 def resolve(key: str) -> KeyEntry | None:
@@ -218,6 +225,7 @@ ENDPOINTS: tuple[tuple[str, tuple[str, ...], str, Callable[[Call], Reply]], ...]
     ("health", ("GET",), "/health", health),
     ("items", ("GET",), "/v1/items/{id}", item),
     ("chat", ("GET",), "/v1/chat", chat),
+    ("umlaut", ("GET",), "/v1/ch\u00e4t", chat),
     ("search", ("POST",), "/v1/search", search),
     ("upload", ("PUT", "POST"), "/v1/files/{name}", upload),
     ("echo", ("POST",), "/v1/echo", echo),
