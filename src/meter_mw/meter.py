@@ -68,6 +68,7 @@ class Meter:
         self._settler = DirectSettler(self._store) if self._async_store is None else Settler(self._store)
         self._journal = Journal(self.policy.events.journal, self.policy.source)
         self._forwarder = Forwarder(self._journal, [_sink(rule) for rule in self.policy.events.sinks])
+        self._looked_around = False
         atexit.register(self.close)
         _exit_on_sigterm()
 
@@ -236,6 +237,18 @@ class Meter:
                 "a usage event could not be journaled, and is only here: %s: %s", failure, event.decode()
             )
         self._forwarder.start()
+        if self._async_store is None and not self._looked_around:
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """Say so when other processes count in memories of their own, as each then allows the whole limit."""
+        self._looked_around = True
+        if self._journal.neighbours():
+            _log.warning(
+                "%s is metered by several processes, each with memory:// and so with all of each limit; "
+                "have them share one store, redis://host:6379/0 for example",
+                self.policy.service,
+            )
 
     def flush(self, timeout: float = FLUSH_S) -> bool:
         """Have all that waits settled and delivered, within `timeout` seconds; say whether it is."""

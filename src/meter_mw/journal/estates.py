@@ -163,6 +163,21 @@ def estate_paths(directory: Path) -> list[Path]:
     )
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process has the estate locked at this moment."""
+    try:
+        fd = os.open(path, _DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def segment_numbers(estate: Path) -> list[int]:
     """Return the numbers of the segments of an estate, in order; raises `OSError`."""
     names = (_SEGMENT_NAME.fullmatch(path.name) for path in estate.iterdir())

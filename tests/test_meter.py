@@ -1,0 +1,108 @@
+"""One process's meter, put together: what it records, what it refuses with, and what it warns of."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meter_mw.core import Answer
+from meter_mw.meter import Meter
+from meter_mw.policy.policy import FileSinkRule
+from support.policies import policy, rate, request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from meter_mw.respond import Body
+
+NEIGHBOUR = """
+import sys
+from pathlib import Path
+from meter_mw.journal import Journal
+Journal(Path(sys.argv[1]), "urn:meter-mw:orders-api").append(b"{}")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def open_meter(tmp_path: Path) -> Iterator[Callable[..., Meter]]:
+    """Open meters with one limit and a file sink; all are closed when the test ends."""
+    opened: list[Meter] = []
+
+    def open_(refusal: Body | None = None) -> Meter:
+        rules = policy(rate(1), journal=tmp_path / "journal", sinks=[FileSinkRule(tmp_path / "usage.jsonl")])
+        opened.append(Meter(rules, refusal=refusal))
+        return opened[-1]
+
+    yield open_
+    for meter in opened:
+        meter.close()
+
+
+def serve(meter: Meter) -> None:
+    """Take one request through."""
+    exchange = meter.exchange(meter.admit(request(key="k")), "GET")
+    exchange.begin(200, None)
+    meter.finish(exchange)
+
+
+def test_one_event_for_one_exchange_however_often_it_is_finished(
+    open_meter: Callable[..., Meter], tmp_path: Path
+) -> None:
+    """An exchange is recorded once."""
+    meter = open_meter()
+    exchange = meter.exchange(meter.admit(request(key="k")), "GET")
+    for _ in range(3):
+        meter.finish(exchange)
+    assert meter.flush()
+    assert len((tmp_path / "usage.jsonl").read_text().splitlines()) == 1
+
+
+def test_memory_in_several_processes_is_warned_of(
+    open_meter: Callable[..., Meter], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second process that counts in its own memory says once that each allows the whole limit."""
+    command = [sys.executable, "-c", NEIGHBOUR, str(tmp_path / "journal")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as neighbour:
+        assert neighbour.stdout is not None
+        assert neighbour.stdout.readline() == b"ready\n"
+        meter = open_meter()
+        with caplog.at_level(logging.WARNING):
+            serve(meter)
+            serve(meter)
+    warned = [each.message for each in caplog.records if "several processes" in each.message]
+    assert len(warned) == 1
+    assert warned[0].startswith("orders-api is metered by several processes, each with memory://")
+
+
+def test_a_process_alone_is_not_warned(
+    open_meter: Callable[..., Meter], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One process may count in memory."""
+    with caplog.at_level(logging.WARNING):
+        serve(open_meter())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "answer", [("text/plain", "a text"), ("text/plain\r\nSet-Cookie: x", b"x"), None, (b"text/plain", b"x")]
+)
+def test_a_refusal_body_of_the_wrong_kind_is_replaced(
+    open_meter: Callable[..., Meter], answer: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An app's own body that is no media type and bytes is logged, and the problem document is sent."""
+    meter = open_meter(lambda refusal: answer)
+    serve(meter)
+    admission = meter.admit(request(key="k"))
+    assert admission.answer is Answer.DENIED
+    refusal, fields, body = meter.refuse(admission)
+    assert dict(fields)["Content-Type"] == "application/problem+json"
+    assert json.loads(body)["status"] == refusal.status == 429
+    assert "refusal body failed" in caplog.text
