@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -18,13 +16,13 @@ from standardwebhooks import Webhook
 
 from meter_mw.sinks import Delivered, Duplicate, HttpSink, Permanent, Retry, Unknown
 from meter_mw.testing.sinks import SinkConformance, event
+from support.certificates import certificate_for
 
 from .conftest import Post, Receiver, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from http.server import BaseHTTPRequestHandler
-    from pathlib import Path
 
 SECRET = "canary-secret-of-the-hook"
 
@@ -276,22 +274,17 @@ def test_certificates_are_verified(receiver: Receiver) -> None:
     assert receiver.posts == []
 
 
-def test_a_certificate_must_be_trusted_and_name_the_host(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_certificate_must_be_trusted_and_name_the_host(receiver: Receiver) -> None:
     """Our own authority is trusted when named; another host's certificate never is."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("openssl makes the certificate")
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    made = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", certificate]
-    subprocess.run([openssl, "req", *made, *names], check=True, capture_output=True)
+    chain, authority = certificate_for("localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(chain)
     receiver.server.socket = context.wrap_socket(receiver.server.socket, server_side=True)
     named, numbered = f"https://localhost:{receiver.port}/", f"https://127.0.0.1:{receiver.port}/"
     for sink, outcome in (
         (HttpSink(named, timeout=5), Retry),
-        (HttpSink(numbered, timeout=5, ca_file=certificate), Retry),
-        (HttpSink(named, timeout=5, ca_file=certificate), Delivered),
+        (HttpSink(numbered, timeout=5, ca_file=authority), Retry),
+        (HttpSink(named, timeout=5, ca_file=authority), Delivered),
     ):
         assert isinstance(sink.send([event(1)])[0], outcome)
         sink.close()

@@ -7,15 +7,12 @@ import socket
 import ssl
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+from support.certificates import certificate_for
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
-"""A certificate of 127.0.0.1 and its key, signed by itself, for tests alone."""
 
 
 class FaultProxy:
@@ -30,7 +27,7 @@ class FaultProxy:
     def __init__(self, port: int, *, tls: bool = False) -> None:
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
         if self._tls is not None:
-            self._tls.load_cert_chain(CERTIFICATE)
+            self._tls.load_cert_chain(certificate_for("127.0.0.1").chain)
         self._target = ("127.0.0.1", port)
         self.cut_replies = 0
         self.swallow = False
@@ -48,7 +45,8 @@ class FaultProxy:
     def url(self) -> str:
         """Where it listens."""
         if self._tls is not None:
-            return f"rediss://127.0.0.1:{self.port}/0?ssl_ca_certs={CERTIFICATE}"
+            authority = certificate_for("127.0.0.1").authority
+            return f"rediss://127.0.0.1:{self.port}/0?ssl_ca_certs={authority}"
         return f"redis://127.0.0.1:{self.port}/0"
 
     def _run(self, work, *args) -> None:
