@@ -85,7 +85,7 @@ class Server:
         wait_for(lambda: len(found()) >= count, f"{count} events of {subject} at {self.name}, has {found()}")
         return sorted(found(), key=lambda event: str(event["time"]))
 
-    def ledger(self) -> list[dict[str, str | None]]:
+    def ledger(self) -> list[dict[str, object]]:
         """Give what the handlers noted."""
         path = self.home / "ledger.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

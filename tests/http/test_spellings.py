@@ -137,8 +137,8 @@ class Watch:
         self.server = server
         self.subject = f"s-{uuid.uuid4().hex}"
         self.key = f"free.{self.subject}".encode()
-        self._ran = len(server.ledger())
-        self._events = len(self._ours())
+        self._ran = len(self._ours(server.ledger()))
+        self._events = len(self._ours(server.events("spellings")))
 
     def ask(self, method: bytes, target: bytes, rest: bytes) -> wire.Answer:
         head = b"%b %b HTTP/1.1\r\nHost: subject\r\nConnection: close\r\nX-Variant: spellings\r\n" % (
@@ -150,7 +150,7 @@ class Watch:
 
     def check(self, answer: wire.Answer) -> list[dict[str, object]]:
         """Hold the invariant, and give the events."""
-        runs = self.server.ledger()[self._ran :]
+        runs = self._ours(self.server.ledger())[self._ran :]
         assert "left behind" not in {each["endpoint"] for each in self.server.ledger()}
         charged = [each for each in runs if each["endpoint"] != "health"]
         wait_for(lambda: len(self._new()) >= len(charged), f"{len(charged)} events, ran {runs}")
@@ -168,20 +168,20 @@ class Watch:
             )
         return events
 
-    def _ours(self) -> list[dict[str, object]]:
-        """Give the events that are not another test's: those may still be on their way."""
+    def _ours(self, entries: list[dict[str, object]]) -> list[dict[str, object]]:
+        """Give the entries that are not another test's: those may still be on their way."""
         return [
-            event
-            for event in self.server.events("spellings")
-            if event["subject"] == self.subject or not str(event["subject"]).startswith("s-")
+            each
+            for each in entries
+            if each["subject"] == self.subject or not str(each["subject"]).startswith("s-")
         ]
 
     def _new(self) -> list[dict[str, object]]:
-        return self._ours()[self._events :]
+        return self._ours(self.server.events("spellings"))[self._events :]
 
     @property
     def ran(self) -> bool:
-        return len(self.server.ledger()) > self._ran
+        return len(self._ours(self.server.ledger())) > self._ran
 
 
 @pytest.fixture
