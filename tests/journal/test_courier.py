@@ -77,6 +77,16 @@ def test_batches_in_order(scene: Scene) -> None:
     assert ids(scene.sink.accepted) == expected(range(27))
 
 
+def test_it_knows_whether_a_batch_left_more_behind(scene: Scene) -> None:
+    """So that its thread goes on at once after a full batch, and lets events gather after a smaller one."""
+    scene.append(range(25))
+    behind = []
+    for _ in range(3):
+        scene.courier.step()
+        behind.append(scene.courier.behind)
+    assert behind == [True, True, False]
+
+
 def test_a_batch_is_bounded_in_bytes(scene: Scene) -> None:
     """Large events travel in smaller batches."""
     for number in range(4):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.journal import Forwarder, Journal
+from meter_mw.journal import forwarder as forwarder_module
 from meter_mw.journal.estates import estate_paths
 from meter_mw.sinks import Delivered, FileSink, HttpSink, Outcome, Retry
 
@@ -120,6 +121,23 @@ def test_flush_delivers_what_waits(make: Callable[..., Forwarder], journal: Jour
         journal.append(event(number))
     assert forwarder.flush(30)
     assert [len(sink.accepted) for sink in sinks] == [300, 300]
+
+
+def test_events_gather_until_a_flush(
+    make: Callable[..., Forwarder], journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after a delivery waits for more of its kind, and goes out in one batch when that is asked."""
+    monkeypatch.setattr(forwarder_module, "GATHER", 3600)
+    sink = MemorySink()
+    forwarder = make(sink, adopt_every=3600)
+    journal.append(event(0))
+    assert sink.await_accepted(1)
+    for number in range(1, 50):
+        journal.append(event(number))
+        journal.sync()
+        forwarder.wake()
+    assert forwarder.flush(30)
+    assert [len(batch) for batch in sink.sent] == [1, 49]
 
 
 def test_flush_ends_our_own_wait(make: Callable[..., Forwarder], journal: Journal) -> None:

@@ -52,6 +52,8 @@ class Courier:
         longest_backoff: float,
     ) -> None:
         self.sink = sink
+        self.behind = False
+        """Whether more lay ready at the last attempt than it took."""
         self._holdings = holdings
         self._directory = directory
         self._clock = clock
@@ -73,13 +75,15 @@ class Courier:
         wait = self._not_before - self._clock()
         if wait > 0:
             return wait
-        for lane, stop in self._lanes_in_turn():
+        lanes = self._lanes_in_turn()
+        for lane, stop in lanes:
             try:
                 ready = lane.load(self.sink.max_batch, stop)
             except OSError as error:
                 _log.error("%s: cannot be read: %s", lane.holding.estate.path, error.strerror)
                 continue
             if ready:
+                self.behind = any(other.is_behind(end) for other, end in lanes)
                 self._attempt(lane)
                 return max(0.0, self._not_before - self._clock())
             self._save(lane)
@@ -175,9 +179,13 @@ class _Lane:
         """Return the place before which the sink needs nothing."""
         return self.pending[0].position if self.pending else self._read_to
 
+    def is_behind(self, stop: Position) -> bool:
+        """Whether there is more to read."""
+        return self._read_to < stop
+
     def load(self, most: int, stop: Position) -> bool:
         """Fill the batch, and return whether there is anything to send; raises `OSError`."""
-        if not self._as_it_was and len(self.pending) < most and self._read_to < stop:
+        if not self._as_it_was and len(self.pending) < most and self.is_behind(stop):
             live = stop if self.holding.end is None else None
             estate = self.holding.estate.path
             run = read_run(estate, self._read_to, live, count=most - len(self.pending), size=BATCH_BYTES)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("meter_mw.journal")
 
+GATHER = 0.05
+"""Seconds that events are given to gather, so that few large batches go out and not many small ones."""
+
 
 class Forwarder:
     """Forwards what the journal holds, and what dead processes left in its directory.
@@ -145,12 +148,16 @@ class Forwarder:
 
 
 class _Runner:
-    """The thread of one courier."""
+    """The thread of one courier.
+
+    News are given time to gather; a hurry ends every nap.
+    """
 
     def __init__(self, courier: Courier, longest_nap: float) -> None:
         self._courier = courier
         self._longest_nap = longest_nap
-        self._wake = threading.Event()
+        self._news = threading.Event()
+        self._called = threading.Event()
         self._stopped = False
         self._hurried = False
         self._thread = threading.Thread(target=self._run, name=f"meter-mw-{courier.sink.name}", daemon=True)
@@ -163,34 +170,44 @@ class _Runner:
         self._thread.start()
 
     def wake(self) -> None:
-        if not self._wake.is_set():
-            self._wake.set()
+        if not self._news.is_set():
+            self._news.set()
 
     def hurry(self) -> None:
         self._hurried = True
-        self._wake.set()
+        self._call()
 
     def stop(self) -> None:
         self._stopped = True
-        self._wake.set()
+        self._call()
 
     def join(self, timeout: float) -> bool:
         self._thread.join(max(0.0, timeout))
         return not self._thread.is_alive()
 
+    def _call(self) -> None:
+        self._called.set()
+        self._news.set()
+
     def _run(self) -> None:
         while True:
             # Cleared before the look at the flags, so that what is asked meanwhile ends the nap.
-            self._wake.clear()
+            self._news.clear()
+            self._called.clear()
             if self._stopped:
                 break
             if self._hurried:
                 self._hurried = False
                 self._courier.hurry()
-            wait = self._step()
-            if wait != 0:
-                self._wake.wait(self._longest_nap if wait is None else min(wait, self._longest_nap))
+            self._nap(self._step())
         self._courier.sink.close()
+
+    def _nap(self, wait: float | None) -> None:
+        if wait == 0 and self._courier.behind:
+            return
+        if wait is None:
+            self._news.wait(self._longest_nap)
+        self._called.wait(min(wait or GATHER, self._longest_nap))
 
     def _step(self) -> float | None:
         try:
