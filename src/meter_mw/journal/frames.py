@@ -151,11 +151,11 @@ class _Tape:
 
     def read(self, at: int, size: int) -> bytes:
         """Return up to `size` bytes at an offset, fewer only at the stop."""
-        size = max(0, min(size, self.stop - at))
-        if at < self._base or at + size > self._base + len(self._data):
+        end = at + size if at + size < self.stop else max(at, self.stop)
+        if at < self._base or end > self._base + len(self._data):
             self._data = os.pread(self._fd, min(max(size, _WINDOW), self.stop - at), at)
             self._base = at
-        return self._data[at - self._base : at - self._base + size]
+        return self._data[at - self._base : end - self._base]
 
     def find(self, needle: bytes, at: int) -> int | None:
         """Return the offset of the needle's next occurrence."""

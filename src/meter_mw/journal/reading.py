@@ -17,12 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An intact event: its payload, and where it begins and ends."""
+    """An intact event: its payload, and where in its segment it begins and ends."""
 
     path: Path
-    position: Position
-    after: Position
+    sequence: int
+    start: int
+    end: int
     payload: bytes
+
+    @property
+    def position(self) -> Position:
+        """Where it begins."""
+        return Position(self.sequence, self.start)
+
+    @property
+    def after(self) -> Position:
+        """Where it ends."""
+        return Position(self.sequence, self.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +90,8 @@ def read_run(estate: Path, start: Position, stop: Position | None, *, count: int
                 continue
             entries.append(found)
             size -= len(found.payload)
-            at = found.after
             if len(entries) == count or size <= 0:
-                return Run(tuple(entries), tuple(damages), at)
+                return Run(tuple(entries), tuple(damages), found.after)
         at = last or Position(sequence + 1, 0)
     return Run(tuple(entries), tuple(damages), at)
 
@@ -126,4 +136,4 @@ def _scan_segment(path: Path, start: int, stop: int | None, chain: bytes | None)
 
 
 def _entry(path: Path, sequence: int, frame: Frame) -> Entry:
-    return Entry(path, Position(sequence, frame.start), Position(sequence, frame.end), frame.payload)
+    return Entry(path, sequence, frame.start, frame.end, frame.payload)
