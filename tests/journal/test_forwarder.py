@@ -126,7 +126,7 @@ def test_flush_delivers_what_waits(make: Callable[..., Forwarder], journal: Jour
 def test_events_gather_until_a_flush(
     make: Callable[..., Forwarder], journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes after a delivery waits for more of its kind, and goes out in one batch when that is asked."""
+    """What comes after a delivery waits for more, and goes out in one batch when that is asked for."""
     monkeypatch.setattr(forwarder_module, "GATHER", 3600)
     sink = MemorySink()
     forwarder = make(sink, adopt_every=3600)
