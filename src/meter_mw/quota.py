@@ -139,14 +139,16 @@ def minus(moment: Span, span: Span, denominator: int) -> Span:
 
 def arrival(state: Span, rate: Rate, now_us: int) -> Span:
     """Give the theoretical arrival as of now: never in the past, never beyond the horizon."""
-    moment = max(normal(state, rate), Span(now_us, 0))
-    return min(moment, Span(now_us + HORIZON_US, 0))
+    moment = normal(state, rate)
+    if moment.whole < now_us:
+        return Span(now_us, 0)
+    return moment if moment.whole < now_us + HORIZON_US else Span(now_us + HORIZON_US, 0)
 
 
 def conforms(state: Span, rate: Rate, now_us: int, need: int) -> bool:
     """Say whether `need` units fit the rate now."""
     late = plus(arrival(state, rate, now_us), rate.span(need), rate.denominator)
-    return minus(late, Span(now_us, 0), rate.denominator) <= rate.tolerance
+    return Span(late.whole - now_us, late.part) <= rate.tolerance
 
 
 def charged(state: Span, rate: Rate, now_us: int, take: int) -> Span:

@@ -54,7 +54,7 @@ class _Entry:
     until_us: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pending:
     """A rid that was admitted: what it was charged, and in which windows."""
 
@@ -126,13 +126,14 @@ class MemoryStore:
             return self._decide(subject, command, now_us)
 
     def _decide(self, subject: _Subject, command: Admit, now_us: int) -> Tally:
-        before = [_judged(subject, each, now_us) for each in command.charges]
-        if not all(reading.fits for reading in before):
-            return Tally(Verdict.DENIED, now_us, tuple(before))
+        standings = [_standing(subject, each, now_us) for each in command.charges]
+        fits = [_fits(state, each, now_us) for state, each in zip(standings, command.charges, strict=True)]
+        if not all(fits):
+            return Tally(Verdict.DENIED, now_us, tuple(map(Reading, standings, fits)))
         windows: list[int] = []
         after: list[Reading] = []
-        for charge in command.charges:
-            state = _after(subject, charge, now_us)
+        for standing, charge in zip(standings, command.charges, strict=True):
+            state = _after(standing, charge, now_us)
             if charge.take:
                 _write(subject, charge, state)
             windows.append(0 if isinstance(charge.quota, Rate) else state.whole)
@@ -178,15 +179,18 @@ class MemoryStore:
             if not all(_covers(each, now_us) for each in charges):
                 return Tally(Verdict.REFRESH, now_us)
             subject = _as_of(self._subjects.get(tag) or _Subject(), now_us)
-            readings = tuple(_judged(subject, each, now_us) for each in charges)
-            fits = all(reading.fits for reading in readings)
-            return Tally(Verdict.ADMITTED if fits else Verdict.DENIED, now_us, readings)
+            standings = [_standing(subject, each, now_us) for each in charges]
+            fits = [_fits(state, each, now_us) for state, each in zip(standings, charges, strict=True)]
+            readings = tuple(map(Reading, standings, fits))
+            return Tally(Verdict.ADMITTED if all(fits) else Verdict.DENIED, now_us, readings)
 
     def _subject(self, tag: str, now_us: int) -> _Subject:
         self._until_sweep -= 1
         if self._until_sweep < 0:
             self._sweep(now_us)
-        subject = self._subjects.setdefault(tag, _Subject())
+        subject = self._subjects.get(tag)
+        if subject is None:
+            subject = self._subjects[tag] = _Subject()
         if now_us < subject.seen_us:
             _rewind(subject, now_us)
         return subject
@@ -253,15 +257,13 @@ def _standing(subject: _Subject, charge: Charge, now_us: int) -> Span:
     return Span(opening, used_in(state, opening))
 
 
-def _judged(subject: _Subject, charge: Charge, now_us: int) -> Reading:
-    state = _standing(subject, charge, now_us)
+def _fits(state: Span, charge: Charge, now_us: int) -> bool:
     if isinstance(charge.quota, Rate):
-        return Reading(state, conforms(state, charge.quota, now_us, charge.need))
-    return Reading(state, state.part + charge.need <= charge.quota.units)
+        return conforms(state, charge.quota, now_us, charge.need)
+    return state.part + charge.need <= charge.quota.units
 
 
-def _after(subject: _Subject, charge: Charge, now_us: int) -> Span:
-    state = _standing(subject, charge, now_us)
+def _after(state: Span, charge: Charge, now_us: int) -> Span:
     if isinstance(charge.quota, Rate):
         return charged(state, charge.quota, now_us, charge.take)
     return Span(state.whole, state.part + charge.take)
