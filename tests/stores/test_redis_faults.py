@@ -18,6 +18,7 @@ import pytest
 from meter_mw.periods import Period, calendar
 from meter_mw.quota import Cap
 from meter_mw.rids import new_rid
+from meter_mw.stores import redis_link, redis_pipe
 from meter_mw.stores.aredis_store import open_async_store
 from meter_mw.stores.memory import system_clock_us
 from meter_mw.stores.port import Admit, Cancel, Charge, Outcome, StoreUnavailable, Verdict
@@ -93,10 +94,10 @@ def lag() -> Iterator[Lag]:
 class Caller:
     """The blocking store, or the async one on a loop of its own."""
 
-    def __init__(self, kind: str, url: str, **options: int) -> None:
+    def __init__(self, kind: str, url: str) -> None:
         self.kind = kind
         self._runner = asyncio.Runner() if kind == "async" else None
-        self.store = open_async_store(url, **options) if self._runner else open_store(url, **options)
+        self.store = open_async_store(url) if self._runner else open_store(url)
 
     def admit(self, asked: Admit, patience_us: int = PATIENCE_US) -> Tally:
         if self._runner is None:
@@ -146,8 +147,8 @@ def call(request: pytest.FixtureRequest) -> Iterator[Callable[..., Caller]]:
     """Open stores of either kind."""
     opened: list[Caller] = []
 
-    def open_one(url: str, **options: int) -> Caller:
-        opened.append(Caller(request.param, url, **options))
+    def open_one(url: str) -> Caller:
+        opened.append(Caller(request.param, url))
         return opened[-1]
 
     yield open_one
@@ -348,11 +349,13 @@ def test_refused(call) -> None:
     assert took < PATIENCE_US / 1e6
 
 
-def test_pool_exhaustion(call, proxy, redis_url, lag) -> None:
-    """300 callers at once with few connections to a slow server: in time, and the counts add up."""
+def test_more_callers_than_may_wait(call, proxy, redis_url, lag, monkeypatch) -> None:
+    """300 callers at once and room for few, at a slow server: in time, and the counts add up."""
     assert used(redis_url) == 0  # and the server has the script now
     proxy.delay = 0.01
-    caller = call(proxy.url, connections=8)
+    monkeypatch.setattr(redis_pipe, "MOST_WAITING", 8)
+    monkeypatch.setattr(redis_link, "CONNECTIONS", 8)
+    caller = call(proxy.url)
     asked = [command() for _ in range(300)]
     answers = caller.many(asked)
     assert lag.in_time(answers, crowd=0.3)  # what 300 threads or tasks cost two cores by themselves
@@ -535,7 +538,7 @@ def test_exact_under_a_crowd(call, redis_url) -> None:
 
 def test_cancellation_storm(proxy, redis_url) -> None:
     """Tasks cancelled at any moment poison no connection, and their cancellations put the counts right."""
-    store = open_async_store(proxy.url, connections=10)
+    store = open_async_store(proxy.url)
     proxy.delay = 0.002
 
     async def storm() -> tuple[list[Admit], int]:
@@ -566,5 +569,6 @@ def test_cancellation_storm(proxy, redis_url) -> None:
     unknown, served = asyncio.run(storm())
     assert unknown
     assert served >= 250
+    assert proxy.connections == 1, "who gives up leaves the connection as it was"
     cancel(redis_url, *unknown)
     assert used(redis_url) == served * 3

@@ -350,8 +350,8 @@ def test_closed_loops_are_let_go(redis_url) -> None:
     store = open_async_store(redis_url)
     for _ in range(3):
         asyncio.run(store.peek("l", ()))
-    assert len(store._pools) == 1
-    store._pools.clear()
+    assert len(store._lines) == 1
+    store._lines.clear()
     gc.collect()
 
 

@@ -20,7 +20,13 @@ from urllib.parse import urlsplit
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import SSLConnection as TlsConnection
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.retry import Retry
 
 from meter_mw.stores.memory import system_clock_us
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
     from redis.asyncio.connection import RedisSSLContext
 
 CONNECTIONS = 50
-"""Connections that one process, or one event loop, opens at most unless its URL says `max_connections`."""
+"""Connections that one process opens at most for its threads, unless its URL says `max_connections`."""
 
 PATIENCE_US = 1_000_000
 """How long a look, or a batch of closings, may take."""
@@ -108,8 +114,32 @@ def read_url(url: str, connections: int | None = None) -> Address:
     most = connections or options.get("max_connections") or CONNECTIONS
     kept = {name: value for name, value in options.items() if name not in _OURS}
     kept |= {"protocol": 2, "retry": Retry(NoBackoff(), 0), "health_check_interval": 0, **_QUIET}
-    tls = _tls(kept) if transport is Transport.TLS else None
-    return Address(transport, place, most, kept, tls)
+    if transport is Transport.TLS:
+        return Address(transport, place, most, kept, _tls(kept))
+    _check(UnixDomainSocketConnection if transport is Transport.UNIX else Connection, kept)
+    return Address(transport, place, most, kept)
+
+
+def _check(kind: Callable[..., object], options: dict[str, object]) -> None:
+    """Refuse options that no connection knows, before anything is asked."""
+    try:
+        kind(**options)
+    except TypeError as error:
+        raise ValueError(f"an option of the store's URL is not known: {error}") from None
+
+
+def greeting(address: Address) -> list[Call]:
+    """Give what is said first on a connection: who we are, and which database is ours."""
+    options = {name: str(value) for name, value in address.options.items() if value}
+    calls: list[Call] = []
+    if "password" in options or "username" in options:
+        user = (options["username"],) if "username" in options else ()
+        calls.append(("AUTH", *user, options.get("password", "")))
+    if "client_name" in options:
+        calls.append(("CLIENT", "SETNAME", options["client_name"]))
+    if "db" in options:
+        calls.append(("SELECT", options["db"]))
+    return calls
 
 
 def _tls(options: dict[str, object]) -> RedisSSLContext:
@@ -211,7 +241,7 @@ class Breaker:
 
 
 class Crowded(OSError):
-    """No connection came free in time."""
+    """Nothing was asked, as too many wait already: no connection came free in time, or one is full."""
 
 
 @dataclass(frozen=True, slots=True)

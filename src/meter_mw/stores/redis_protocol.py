@@ -12,6 +12,8 @@ import re
 from importlib.resources import files
 from typing import TYPE_CHECKING, TypeAlias
 
+from hiredis import pack_command
+
 from meter_mw.quota import Rate, Span, standing_window
 from meter_mw.stores.port import NO_WINDOWS, Admit, Cancel, Outcome, Reading, StoreUnavailable, Tally, Verdict
 
@@ -64,6 +66,11 @@ def peek_call(tag: str, charges: tuple[Charge, ...], clock: str) -> Call:
     for charge in charges:
         call += _charge(charge)
     return tuple(call)
+
+
+def pack(calls: Sequence[Call]) -> bytes:
+    """Give the bytes of all calls, one behind the other."""
+    return b"".join([pack_command(each) for each in calls])  # type: ignore[arg-type]  # it means tuple[..., ...]
 
 
 def with_script(call: Call) -> Call:

@@ -23,7 +23,7 @@ from meter_mw.stores.redis_link import (
     converse,
     read_url,
 )
-from meter_mw.stores.redis_protocol import admit_call, closing_call, outcome, peek_call, tally
+from meter_mw.stores.redis_protocol import admit_call, closing_call, outcome, pack, peek_call, tally
 
 if TYPE_CHECKING:
     import socket
@@ -135,7 +135,6 @@ class _Pool:
         self._address = address
         self._idle: list[_Bounded] = []
         self._free = threading.Semaphore(address.connections)
-        self._connect()  # refuse options that no connection knows, before anything is asked
 
     def make(self, trip: Trip, deadline: float) -> Sequence[object]:
         """Make one round trip before `deadline`, by the monotonic clock; what failed is closed."""
@@ -170,10 +169,7 @@ class _Pool:
         if self._address.tls is not None:
             options = {name: value for name, value in options.items() if not name.startswith("ssl_")}
             options["tls"] = self._address.tls.get()
-        try:
-            return _KINDS[self._address.transport](**options)
-        except TypeError as error:
-            raise ValueError(f"an option of the store's URL is not known: {error}") from None
+        return _KINDS[self._address.transport](**options)
 
 
 class _Bounded(AbstractConnection):
@@ -215,8 +211,7 @@ class _Bounded(AbstractConnection):
 
     def exchange(self, calls: Sequence[Call]) -> list[object]:
         """Send all calls, connecting first if need be, and read all replies; error replies are values."""
-        packed = self.pack_commands(calls)  # type: ignore[no-untyped-call]  # redis-py does not type these
-        self.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
+        self.send_packed_command([pack(calls)], check_health=False)  # type: ignore[no-untyped-call]  # of redis-py
         return [self._reply() for _ in calls]
 
     def _reply(self) -> object:
