@@ -80,6 +80,8 @@ class Forwarder:
 
     def start(self) -> None:
         """Start this process' threads, if they do not run."""
+        if self._runners or not self._has_sinks:
+            return
         with self._lock:
             self._ending = [runner for runner in self._ending if not runner.join(0)]
             if not self._runners and not self._ending:
