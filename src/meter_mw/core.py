@@ -153,7 +153,7 @@ def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
     if isinstance(caller, _Refusal):
         if not shadow:
             return Admission(caller.answer, rid, now_us, route, reason=caller.reason)
-        caller = policy.caller(KeyEntry(_NOBODY), None)
+        caller = policy.stranger(_NOBODY)
     if request.is_preflight and caller.key is None:
         return Admission(Answer.ALLOWED, rid, now_us, _free(route, policy), caller)
     lines = policy.lines(route, caller.plan)
@@ -177,12 +177,12 @@ def _identify(policy: Policy, request: Request) -> Conversation[Caller | _Refusa
 def _anonymous(policy: Policy, request: Request) -> Caller | _Refusal:
     rules = policy.identity
     if rules.anonymous is None and request.is_preflight:
-        return policy.caller(KeyEntry(_NOBODY), None)
+        return policy.stranger(_NOBODY)
     if rules.anonymous is None:
         return _Refusal(Answer.UNIDENTIFIED, "this API needs a key")
     address = rules.trusted_proxies.client_address(request.peer, request.field("x-forwarded-for"))
     subject = anonymous_subject(rules.secret, address or "unknown")
-    return policy.caller(KeyEntry(subject, rules.anonymous.plan), None)
+    return policy.stranger(subject, rules.anonymous.plan)
 
 
 def _free(route: Route, policy: Policy) -> Route:
@@ -202,7 +202,7 @@ def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[
         return policy.caller(entry, key)
     if policy.identity.unknown is Unknown.REJECT:
         return _Refusal(Answer.UNIDENTIFIED, "the key is not known")
-    return policy.caller(KeyEntry(key), key)
+    return policy.stranger(key, key=key)
 
 
 def _decide(policy: Policy, asked: Admission, caller: Caller) -> Conversation[Admission]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from meter_mw.model import UNMATCHED, Count, Meter
 from meter_mw.periods import Period
+from meter_mw.policy import policy as policy_module
 from meter_mw.policy.paths import OddPath
 from meter_mw.policy.policy import (
     NO_ROUTE,
@@ -142,6 +143,27 @@ def test_listed_keys_are_found_by_their_pseudonym() -> None:
     assert (caller.subject, caller.key) == ("acme", key_of("k"))
     assert rules.listed("k") is None
     assert rules.listed(key_of("other")) is None
+
+
+def test_a_stranger_is_the_caller_that_its_name_would_describe() -> None:
+    """Whom no entry describes is kept ready, on the same terms as if it were worked out each time."""
+    rules = policy(plans=[Plan("basic")])
+    for plan, key in itertools.product((None, "basic"), (None, "k1_a")):
+        caller = rules.stranger("k1_a", plan, key)
+        assert caller == rules.caller(KeyEntry("k1_a", plan), key)
+        assert rules.stranger("k1_a", plan, key) is caller
+
+
+def test_strangers_take_a_bounded_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys somebody makes up, the ones before them are let go."""
+    monkeypatch.setattr(policy_module, "STRANGERS", 8)
+    rules = policy()
+    first = rules.stranger("k1_0")
+    others = [rules.stranger(f"k1_{number}") for number in range(1, 9)]
+    assert rules.stranger("k1_8") is others[-1]
+    again = rules.stranger("k1_0")
+    assert again == first
+    assert again is not first
 
 
 # Routes

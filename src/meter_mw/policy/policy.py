@@ -7,6 +7,7 @@ import re
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from meter_mw.model import UNMATCHED, Count, Meter, SubjectId
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from meter_mw.policy.identity import KeyPlace
     from meter_mw.policy.templates import Template
 
+
+STRANGERS = 4096
+"""Callers that no entry describes are kept ready for their next request, as many as this."""
 
 _SENDABLE = re.compile(r"[ !#-\[\]-~]+")
 """Characters that a String needs no escape for (RFC 9651, section 3.3.3)."""
@@ -235,6 +239,7 @@ class Policy:
     source: str = field(init=False)
     _matcher: Matcher[Route] = field(init=False, repr=False, compare=False)
     _callers: dict[str, Caller] = field(init=False, repr=False, compare=False)
+    _strangers: Callable[[str, str | None, str | None], Caller] = field(init=False, repr=False, compare=False)
     _lines: dict[tuple[str, str], tuple[Line, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -244,6 +249,7 @@ class Policy:
         object.__setattr__(self, "_matcher", Matcher(entries))
         object.__setattr__(self, "_lines", {})
         object.__setattr__(self, "_callers", {})
+        object.__setattr__(self, "_strangers", lru_cache(STRANGERS)(self._stranger))
         for key, entry in self.keys.items():
             self._callers[key] = self.caller(entry, key)
 
@@ -270,6 +276,13 @@ class Policy:
             anchor=entry.anchor,
             timezone=entry.timezone or plan.timezone or self.timezone,
         )
+
+    def stranger(self, subject: str, plan: str | None = None, key: str | None = None) -> Caller:
+        """Give the caller whom no entry describes: by a pseudonym, on the terms of a plan."""
+        return self._strangers(subject, plan, key)
+
+    def _stranger(self, subject: str, plan: str | None, key: str | None) -> Caller:
+        return self.caller(KeyEntry(subject, plan), key)
 
     def lines(self, route: Route, plan: Plan) -> tuple[Line, ...]:
         """Give every limit that bears on a request of this route and plan; a free route is under none."""
