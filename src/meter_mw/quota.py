@@ -76,21 +76,18 @@ class Rate:
         """Give how far the theoretical arrival lies ahead of now, in 1/denominator µs."""
         return max(0, (arrival.whole - now_us) * self.denominator + arrival.part)
 
-    def _room(self) -> int:
-        return self.tolerance.whole * self.denominator + self.tolerance.part
-
     def remaining(self, arrival: Span, now_us: int) -> int:
         """Give the units that would conform at once.
 
         A rate of 10 a second with burst 5, two units after rest, has 3 remaining.
         """
-        return max(0, (self._room() - self.backlog(arrival, now_us)) // self.numerator)
+        return max(0, self.burst + -self.backlog(arrival, now_us) // self.numerator)
 
     def wait_us(self, arrival: Span, now_us: int, need: int) -> int | None:
         """Give the µs until `need` units conform: 0 for now, `None` for never."""
         if need > self.burst:
             return None
-        lacking = self.backlog(arrival, now_us) + need * self.numerator - self._room()
+        lacking = self.backlog(arrival, now_us) + (need - self.burst) * self.numerator
         return max(0, -(-lacking // self.denominator))
 
     def reset_us(self, arrival: Span, now_us: int) -> int:
@@ -147,8 +144,8 @@ def arrival(state: Span, rate: Rate, now_us: int) -> Span:
 
 def conforms(state: Span, rate: Rate, now_us: int, need: int) -> bool:
     """Say whether `need` units fit the rate now."""
-    late = plus(arrival(state, rate, now_us), rate.span(need), rate.denominator)
-    return Span(late.whole - now_us, late.part) <= rate.tolerance
+    ahead = rate.backlog(arrival(state, rate, now_us), now_us)
+    return ahead + need * rate.numerator <= rate.burst * rate.numerator
 
 
 def charged(state: Span, rate: Rate, now_us: int, take: int) -> Span:
