@@ -110,7 +110,10 @@ class Line:
         """Advance the clock; who was overdue already at the last advance has now waited long enough."""
         pipe = self._pipe
         if pipe is not None and pipe.expire(self._clock):
-            pipe = self._current(pipe)
+            if pipe.waited_for:
+                pipe = self._current(pipe)
+            else:
+                pipe.fail(Lost("it was silent"))
         now = self._loop.time()
         self._clock += min(now - self._ticked, LONGEST_TICK)
         self._ticked = now
