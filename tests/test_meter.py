@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from meter_mw.core import Answer
 from meter_mw.meter import Meter
-from meter_mw.policy.policy import FileSinkRule
+from meter_mw.policy.policy import FileSinkRule, StdoutSinkRule
+from meter_mw.policy.problems import PolicyError
 from support.policies import policy, rate, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from meter_mw.respond import Body
 
@@ -44,6 +47,11 @@ def open_meter(tmp_path: Path) -> Iterator[Callable[..., Meter]]:
     yield open_
     for meter in opened:
         meter.close()
+
+
+def open_files() -> int:
+    """Count this process's file descriptors."""
+    return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
 def serve(meter: Meter) -> None:
@@ -80,6 +88,48 @@ def test_memory_in_several_processes_is_warned_of(
     warned = [each.message for each in caplog.records if "several processes" in each.message]
     assert len(warned) == 1
     assert warned[0].startswith("orders-api is metered by several processes, each with memory://")
+
+
+def test_two_meters_of_one_process_are_no_neighbours(
+    open_meter: Callable[..., Meter], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two metered apps in one process write to one journal, and nobody is warned."""
+    with caplog.at_level(logging.WARNING):
+        serve(open_meter())
+        serve(open_meter())
+    assert not caplog.records
+
+
+def test_a_meter_that_is_let_go_takes_its_threads_and_files_along(tmp_path: Path) -> None:
+    """Apps that are made anew for each test leave nothing open, and their events are delivered."""
+    threads, files = threading.active_count(), open_files()
+    usage = tmp_path / "usage.jsonl"
+    for _ in range(5):
+        rules = policy(rate(1), journal=tmp_path / "journal", sinks=[FileSinkRule(usage)])
+        serve(Meter(rules))
+        gc.collect()
+    assert threading.active_count() == threads
+    assert open_files() == files
+    assert len(usage.read_text().splitlines()) == 5
+
+
+def test_a_store_that_is_away_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Requests that are served without a store are not served in silence."""
+    rules = policy(rate(1), store="redis://127.0.0.1:1/0", journal=tmp_path / "j", sinks=[StdoutSinkRule()])
+    meter = Meter(rules)
+    for _ in range(3):
+        assert meter.admit(request(key="k")).answer is Answer.ALLOWED
+    meter.close(0)
+    said = [each.message for each in caplog.records if "decided as" in each.message]
+    assert len(said) == 1
+    assert said[0].startswith("the store is away")
+
+
+def test_a_store_that_cannot_be_meant_is_a_mistake_of_the_policy(tmp_path: Path) -> None:
+    """An option that no connection knows is said as the policy's mistakes are."""
+    rules = policy(rate(1), store="redis://localhost/0?foo=bar", journal=tmp_path / "j")
+    with pytest.raises(PolicyError, match=r"^store: "):
+        Meter(rules)
 
 
 def test_a_process_alone_is_not_warned(

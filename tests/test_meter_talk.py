@@ -167,7 +167,7 @@ def test_an_outage_shows_no_key(open_meter: Callable[..., Meter]) -> None:
     """The error that is thrown into the conversation prints nothing of the one that caused it."""
     meter = open_meter(raises(KeyError))
     with pytest.raises(ResolverUnavailable) as outage:
-        meter._ask(Resolve(key_of(CANARY), Credential(CANARY)))
+        meter._resolver.ask(Resolve(key_of(CANARY), Credential(CANARY)))
     assert CANARY not in "".join(traceback.format_exception(outage.value))
 
 
@@ -300,3 +300,17 @@ def test_an_outage_of_the_store_is_thrown_in(open_meter: Callable[..., Meter]) -
     meter._settler.put = closings.append  # type: ignore[method-assign]  # to see what is put
     assert blocking(meter).answer is Answer.ALLOWED
     assert closings == []
+
+
+@pytest.mark.parametrize("ask", [blocking, awaited])
+@pytest.mark.parametrize("answer", [{"subject": CANARY}, {"subject": "acme", "account": CANARY}])
+def test_a_resolver_that_returns_the_key_is_refused(
+    open_meter: Callable[..., Meter],
+    ask: Callable[[Meter], Admission],
+    answer: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A subject or an account that is the key would show it in every event."""
+    assert ask(open_meter(lambda key: answer)).answer is Answer.UNAVAILABLE
+    assert "returned the key itself" in caplog.text
+    assert CANARY not in caplog.text

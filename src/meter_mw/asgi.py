@@ -20,7 +20,7 @@ from starlette.datastructures import MutableHeaders
 from meter_mw.core import Answer
 from meter_mw.exchange import MARK, enter
 from meter_mw.meter import Meter
-from meter_mw.model import Request
+from meter_mw.model import MeterError, Request
 from meter_mw.policy.paths import routed_path
 from meter_mw.respond import exposed
 
@@ -63,11 +63,21 @@ class MeterMiddleware:
         refusal: Body | None = None,
     ) -> None:
         self.app = app
-        self.meter = Meter(policy, refusal=refusal)
+        self._mistake: MeterError | None = None
+        try:
+            self.meter = Meter(policy, refusal=refusal)
+        except MeterError as mistake:
+            if not _is_in_event_loop():
+                raise
+            # Starlette makes its middleware in the first call, where servers take an exception for an app
+            # without a lifespan, and go on.
+            self._mistake = mistake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything through; count what is a request and not counted yet."""
-        if scope["type"] == "lifespan":
+        if self._mistake is not None:
+            await _fail_to_start(self._mistake, scope, receive, send)
+        elif scope["type"] == "lifespan":
             await self.app(scope, receive, _Lifespan(self.meter, send).send)
         elif MARK in scope or scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
@@ -91,6 +101,22 @@ class MeterMiddleware:
                 await _WebSocket(self.meter, exchange, scope, send).run(self.app, receive)
         finally:
             enter(outer)
+
+
+def _is_in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _fail_to_start(mistake: MeterError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Have the server say what is wrong and stop, where it asks; serve nothing."""
+    if scope["type"] != "lifespan":
+        raise mistake
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": f"meter_mw: {mistake}"})
 
 
 def _facts(scope: Scope) -> Request:

@@ -18,6 +18,7 @@ from meter_mw.periods import calendar
 from meter_mw.policy.identity import (
     AmbiguousCredential,
     Credential,
+    QueryKey,
     anonymous_subject,
     find_credential,
     pseudonym,
@@ -50,6 +51,12 @@ from meter_mw.stores.port import (
 
 _ROUNDS = 3
 """How often a store is asked again about windows or a fence that its clock has left behind."""
+
+_FENCE = 10
+"""Deadlines until a store refuses an admission as late.
+
+More than one, as a busy event loop sends late; what is given up on before the fence is cancelled.
+"""
 
 _NOBODY = "anon_nobody"
 """The subject of requests that are served without any identity; no key and no address has its name."""
@@ -164,8 +171,12 @@ def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
 
 def _identify(policy: Policy, request: Request) -> Conversation[Caller | _Refusal]:
     rules = policy.identity
+    places = rules.places
+    if request.is_preflight:
+        # It has the URL of the request to come, and so a key in its query, and nothing else of it.
+        places = tuple(place for place in places if not isinstance(place, QueryKey))
     try:
-        credential = find_credential(rules.places, request.field, request.query)
+        credential = find_credential(places, request.field, request.query)
     except AmbiguousCredential as ambiguity:
         return _Refusal(Answer.AMBIGUOUS, str(ambiguity))
     if credential is None:
@@ -210,7 +221,7 @@ def _decide(policy: Policy, asked: Admission, caller: Caller) -> Conversation[Ad
     for _ in range(_ROUNDS):
         charges = _charges(asked.lines, caller, now_us)
         try:
-            tally = yield Admit(asked.rid, caller.tag, now_us + policy.deadline_us, charges)
+            tally = yield Admit(asked.rid, caller.tag, now_us + _FENCE * policy.deadline_us, charges)
         except StoreUnavailable:
             break
         if not isinstance(tally, Tally) or tally.verdict is Verdict.VOID:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import inspect
 import logging
 import os
 import signal
 import sys
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, TypeVar
 
 from meter_mw import core
@@ -20,11 +19,13 @@ from meter_mw.exchange import Exchange
 from meter_mw.journal import Forwarder, Journal, JournalError
 from meter_mw.policy.loader import load
 from meter_mw.policy.policy import FileSinkRule, HttpSinkRule
-from meter_mw.policy.resolver import Answers, entry_of
+from meter_mw.policy.problems import PolicyError, Problem
+from meter_mw.resolving import ResolverDesk
 from meter_mw.respond import Responder, problem
 from meter_mw.rids import new_rid
 from meter_mw.sinks import FileSink, HttpSink, StdoutSink
 from meter_mw.stores.memory import MemoryStore
+from meter_mw.stores.outage import Outage
 from meter_mw.stores.port import Cancel, StoreUnavailable, Tally
 from meter_mw.stores.settler import DirectSettler, Settler
 
@@ -59,17 +60,20 @@ class Meter:
         *,
         refusal: Body | None = None,
     ) -> None:
-        self.policy = load(os.environ.get("METER_POLICY", "meter.yaml") if policy is None else policy)
+        self.policy = load((os.environ.get("METER_POLICY") or "meter.yaml") if policy is None else policy)
         self.responder = Responder(self.policy)
         self._body = refusal or problem
         self._patience_us = self.policy.deadline_us
-        self._answers = Answers()
+        self._resolver = ResolverDesk(self.policy)
+        self._outage = Outage("requests are decided as the policy says for a store that is away")
         self._store, self._async_store = _open_stores(self.policy.store)
         self._settler = DirectSettler(self._store) if self._async_store is None else Settler(self._store)
         self._journal = Journal(self.policy.events.journal, self.policy.source)
         self._forwarder = Forwarder(self._journal, [_sink(rule) for rule in self.policy.events.sinks])
         self._looked_around = False
-        atexit.register(self.close)
+        parts = (self._settler, self._forwarder, self._journal, self._store)
+        # Runs when this meter is collected, and at the latest when the interpreter exits.
+        self._closing = weakref.finalize(self, _close, *parts, FLUSH_S)
         _exit_on_sigterm()
 
     def start(self) -> None:
@@ -127,67 +131,35 @@ class Meter:
 
     def _reply(self, command: Admit | Resolve, until_us: int) -> Tally | KeyEntry | None:
         if isinstance(command, Resolve):
-            kept = self._answers.find(command.key, time.monotonic())
-            return kept[0] if kept else self._learn(command, self._ask(command))
+            return self._resolver.ask(command)
         try:
-            return self._store.admit(command, patience_us=until_us - _monotonic_us())
-        except StoreUnavailable:
+            tally = self._store.admit(command, patience_us=until_us - _monotonic_us())
+        except StoreUnavailable as failure:
+            self._outage.goes_on(failure)
             raise
         except BaseException:
             self._settler.put(Cancel(command.rid, command.tag))
             raise
+        self._outage.is_over()
+        return tally
 
     async def _areply(
         self, command: Admit | Resolve, until_us: int, store: AsyncStore | None
     ) -> Tally | KeyEntry | None:
         if isinstance(command, Resolve):
-            kept = self._answers.find(command.key, time.monotonic())
-            return kept[0] if kept else self._learn(command, await self._aask(command))
+            return await self._resolver.aask(command)
         if store is None:
             return self._reply(command, until_us)
         try:
-            return await store.admit(command, patience_us=until_us - _monotonic_us())
-        except StoreUnavailable:
+            tally = await store.admit(command, patience_us=until_us - _monotonic_us())
+        except StoreUnavailable as failure:
+            self._outage.goes_on(failure)
             raise
         except BaseException:
             self._settler.put(Cancel(command.rid, command.tag))
             raise
-
-    def _ask(self, command: Resolve) -> object:
-        answer = self._called(command)
-        if inspect.isawaitable(answer):
-            if inspect.iscoroutine(answer):
-                answer.close()
-            raise _unresolved("it is asynchronous, which a WSGI app cannot wait for")
-        return answer
-
-    async def _aask(self, command: Resolve) -> object:
-        if inspect.iscoroutinefunction(self.policy.resolver):
-            answer = self._called(command)
-        else:
-            answer = await asyncio.to_thread(self._called, command)
-        if not inspect.isawaitable(answer):
-            return answer
-        try:
-            return await answer
-        except Exception as failure:  # noqa: BLE001 - the operator's code
-            raise _unresolved(f"it raised {type(failure).__name__}") from None
-
-    def _called(self, command: Resolve) -> object:
-        """Call the resolver; its errors may quote the key, so no more than their kind is told."""
-        resolver = self.policy.resolver
-        try:
-            return None if resolver is None else resolver(command.credential.reveal())
-        except Exception as failure:  # noqa: BLE001 - the operator's code may raise anything
-            raise _unresolved(f"it raised {type(failure).__name__}") from None
-
-    def _learn(self, command: Resolve, answer: object) -> KeyEntry | None:
-        try:
-            entry = entry_of(answer, self.policy)
-        except (ValueError, TypeError) as mistake:
-            raise _unresolved(str(mistake)) from None
-        self._answers.keep(command.key, entry, time.monotonic())
-        return entry
+        self._outage.is_over()
+        return tally
 
     def _concluded(self, admission: Admission) -> Admission:
         """Take back what an admission without an answer may have been charged."""
@@ -265,12 +237,18 @@ class Meter:
 
     def close(self, timeout: float = FLUSH_S) -> None:
         """Flush, then stop the threads and close the files, within `timeout` seconds altogether."""
-        atexit.unregister(self.close)
-        until = time.monotonic() + timeout
-        self._settler.close(timeout)
-        self._forwarder.close(max(0.0, until - time.monotonic()))
-        self._journal.close()
-        self._store.close()
+        if self._closing.detach():
+            _close(self._settler, self._forwarder, self._journal, self._store, timeout)
+
+
+def _close(
+    settler: Settler | DirectSettler, forwarder: Forwarder, journal: Journal, store: Store, timeout: float
+) -> None:
+    until = time.monotonic() + timeout
+    settler.close(timeout)
+    forwarder.close(max(0.0, until - time.monotonic()))
+    journal.close()
+    store.close()
 
 
 def _exit_on_sigterm() -> None:
@@ -292,11 +270,6 @@ def _monotonic_us() -> int:
     return time.monotonic_ns() // 1_000
 
 
-def _unresolved(reason: str) -> ResolverUnavailable:
-    _log.error("the key resolver gave no usable answer: %s", reason)
-    return ResolverUnavailable("the key cannot be checked at the moment")
-
-
 def _open_stores(url: str) -> tuple[Store, AsyncStore | None]:
     """Open the store of the policy; memory has no asynchronous twin, as it never makes anyone wait."""
     if url.startswith("memory:"):
@@ -304,7 +277,10 @@ def _open_stores(url: str) -> tuple[Store, AsyncStore | None]:
     from meter_mw.stores.aredis_store import open_async_store  # noqa: PLC0415 - memory needs no client
     from meter_mw.stores.redis_store import open_store  # noqa: PLC0415
 
-    return open_store(url), open_async_store(url)
+    try:
+        return open_store(url), open_async_store(url)
+    except ValueError as mistake:
+        raise PolicyError([Problem(str(mistake), path="store")]) from None
 
 
 def _sink(rule: SinkRule) -> Sink:

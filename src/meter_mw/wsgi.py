@@ -151,6 +151,7 @@ class _Response:
         enter(self._exchange)
 
     def leave(self) -> None:
+        self.finish()
         enter(self._outer)
 
 
@@ -168,11 +169,10 @@ class _Body(Iterator[bytes]):
             if self._chunks is None:
                 self._chunks = iter(self._body)
             chunk = next(self._chunks)
-        except StopIteration:
-            self._response.finish()
-            raise
-        except BaseException:
-            self._response.fail()
+        except BaseException as end:
+            if not isinstance(end, StopIteration):
+                self._response.fail()
+            self._response.leave()
             raise
         self._response.passes(len(chunk))
         return chunk
@@ -185,7 +185,6 @@ class _Body(Iterator[bytes]):
             if close is not None:
                 close()
         finally:
-            self._response.finish()
             self._response.leave()
 
 

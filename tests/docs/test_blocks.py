@@ -135,9 +135,9 @@ def test_python_runs_and_serves(block: Block) -> None:
         assert (200, {"id": 7}) == (answer.status_code, answer.json())
         assert "ratelimit" in answer.headers
     elif "Flask" in namespace:
-        response = Client(app).get("/v1/items/7", headers={"X-API-Key": "k"})
-        assert (200, {"id": 7}) == (response.status_code, response.json)
-        assert "RateLimit" in response.headers
+        with Client(app).get("/v1/items/7", headers={"X-API-Key": "k"}) as response:
+            assert (200, {"id": 7}) == (response.status_code, response.json)
+            assert "RateLimit" in response.headers
 
 
 @pytest.mark.parametrize("block", blocks("http"), ids=str)

@@ -163,6 +163,11 @@ def estate_paths(directory: Path) -> list[Path]:
     )
 
 
+def owner_of(path: Path) -> int:
+    """Return the pid of the process that began an estate, by its name."""
+    return int(path.name.split("-")[1])
+
+
 def is_held(path: Path) -> bool:
     """Whether a process has the estate locked at this moment."""
     try:

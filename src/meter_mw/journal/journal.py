@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meter_mw.journal import forks
-from meter_mw.journal.estates import SPARE, Estate, estate_paths, is_held
+from meter_mw.journal.estates import SPARE, Estate, estate_paths, is_held, owner_of
 from meter_mw.journal.pulse import Pulse
 from meter_mw.journal.segments import (
     JournalError,
@@ -143,14 +143,12 @@ class Journal:
             return None if self._estate is None or end is None else (self._estate, end)
 
     def neighbours(self) -> int:
-        """Return how many other processes write to this journal now."""
-        with self._lock:
-            own = None if self._estate is None else self._estate.path
+        """Return how many estates other processes write to now."""
         try:
             paths = estate_paths(self.directory)
         except OSError:
             return 0
-        return sum(is_held(path) for path in paths if path != own)
+        return sum(is_held(path) for path in paths if owner_of(path) != os.getpid())
 
     def settle(self, estate: Estate, position: Position) -> None:
         """Be told that no event before the position is needed any more."""

@@ -18,6 +18,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
+from meter_mw.stores.outage import Outage
 from meter_mw.stores.port import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Settler:
         self._idle = threading.Condition()
         self._sending = 0
         self._batch = BATCH
+        self._outage = Outage("closings wait for it")
         self._thread: threading.Thread | None = None
         self._start_lock = threading.Lock()
         self._stopping = False
@@ -118,7 +120,7 @@ class Settler:
         try:
             self._store.settle(batch)
         except StoreUnavailable as outage:
-            _log.warning("%d closings wait for the store: %s", len(batch) + len(self._waiting), outage)
+            self._outage.goes_on(outage)
             # To the back, and one by one from now on: a single one that is refused holds up no other.
             self._waiting.extend(batch)
             self._batch = 1
@@ -130,6 +132,7 @@ class Settler:
             self._sending = 0
             with self._idle:
                 self._idle.notify_all()
+        self._outage.is_over()
         self._batch = min(BATCH, self._batch * 2)
         return True
 
