@@ -291,6 +291,20 @@ def test_resolver_whose_module_fails_is_a_problem(
     assert "canary" not in found
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"), [("no_such.part", ', as there is no module "no_such.part"'), ("not a name", ";")]
+)
+def test_module_that_a_resolver_lacks_is_named(
+    name: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of a module may be shown, and nothing else that an error carries."""
+    (tmp_path / "their_module.py").write_text(f"raise ModuleNotFoundError('canary', name={name!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    (found,) = complaints({"version": 1, "service": "shop", "keys": {"resolver": "their_module:resolve"}})
+    assert f"importing it raised ModuleNotFoundError{shown}" in found
+    assert "canary" not in found
+
+
 def test_identity_is_read_in_order() -> None:
     rules = good("identity_places").identity
     assert rules.places == (QueryKey("api_key"), BearerKey(), HeaderKey("X-Key"))

@@ -52,6 +52,8 @@ class Names:
     known: tuple[str, ...]
     needed: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
+    expected: str = ""
+    """What a complaint of another name says is expected; else it lists the known ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,9 @@ class Field:
 
     def section(self, names: Names) -> dict[str, Field] | None:
         """Read a mapping whose names are given; others are problems."""
+        if isinstance(self.node, Scalar) and not self.is_hidden and _is_joined(self.node.text, names):
+            self.complain(f"found {self.found()}; a space is missing after the colon")
+            return None
         fields = self.entries("a mapping")
         if fields is None:
             return None
@@ -160,11 +165,21 @@ class Field:
             meant = likely(name, known)
             message = "unknown name (not shown, as secrets may stand here)"
             path = self.path
+        elif _is_joined(name, names):
+            begun, _, rest = name.partition(":")
+            stray.complain_of_name(
+                f"found {quoted(name)}; a space is missing after the colon", f"{begun}: {rest}"
+            )
+            return begun
         else:
             meant = self.suggestion(name, known)
             message = f"unknown name {quoted(name)}"
             path = stray.path
-        end = f"; did you mean {quoted(meant)}?" if meant else f"; expected one of {', '.join(names.known)}"
+        end = (
+            f"; did you mean {quoted(meant)}?"
+            if meant
+            else f"; expected one of {names.expected or ', '.join(names.known)}"
+        )
         self.document.complain(message + end, path, at, meant)
         return meant
 
@@ -272,6 +287,12 @@ _UNRESOLVED = object()
 """What a field gives whose problem is already noted."""
 
 
+def _is_joined(text: str, names: Names) -> bool:
+    """Say whether a text is a known name, a colon and, without a space between, a value."""
+    begun, colon, _ = text.partition(":")
+    return bool(colon) and begun in (*names.known, *names.later)
+
+
 def _why_no_number(value: object) -> tuple[str, str | None]:
     """Say why a value is no whole number, and which was probably meant."""
     if isinstance(value, float):
@@ -285,6 +306,6 @@ def _why_no_number(value: object) -> tuple[str, str | None]:
     if not digits.isascii() or not digits.isdigit() or len(digits) > 19:
         return "", None
     if digits == value and not value.startswith("0"):
-        return "a text", str(int(digits))
+        return "which is a text; write the number without quotes", None
     reason = "which has leading zeros" if digits == value else "which has more than digits"
     return reason, str(int(digits))

@@ -23,6 +23,13 @@ _LONGEST = 100
 _MOST_PERIODS = 10**9
 
 _SECOND_US = 1_000_000
+_SHORT_PERIODS = {"s": "second", "h": "hour", "d": "day", "w": "week", "y": "year"}
+"""What one letter is short for; `m` may be a minute or a month."""
+
+_THOUSANDS = {"k": 1000, "K": 1000, "M": 1000**2}
+_SHORTEST_WORD = 4
+"""Letters after a number that are surely a word, such as `requests`, and no prefix of a size."""
+
 _DURATIONS = {"us": 1, "ms": 1000, "s": _SECOND_US}
 
 _QUANTITY = re.compile(r"(?P<number>[0-9][0-9_,]*(?:\.[0-9]+)?)(?: ?(?P<unit>[A-Za-z]+))?")
@@ -70,7 +77,7 @@ def amount(text: str, *, sized: bool) -> int:
     if re.match("0[0-9]", number):
         raise NotationError("which has leading zeros", text.replace(number, number.lstrip("0") or "0"))
     if unit is not None and not sized:
-        raise NotationError("a size on a meter that does not count bytes")
+        raise _no_size(number, unit)
     units = Fraction(number) * (_size(text, unit) if unit else 1)
     if units.denominator != 1:
         raise NotationError("which is not a whole number" + (" of bytes" if sized else ""))
@@ -79,12 +86,26 @@ def amount(text: str, *, sized: bool) -> int:
     return int(units)
 
 
+def _no_size(number: str, unit: str) -> NotationError:
+    """Say what is wrong with letters after a number where no bytes are counted."""
+    if unit.lower() in {each.lower() for each in SIZES}:
+        return NotationError("a size on a meter that does not count bytes")
+    meant = number if len(unit) >= _SHORTEST_WORD else None
+    if unit in _THOUSANDS and (units := Fraction(number) * _THOUSANDS[unit]).denominator == 1:
+        meant = str(units)
+    return NotationError(f"whose number is followed by {quoted(unit)}; a number is digits alone", meant)
+
+
 def _size(text: str, unit: str) -> int:
     if unit in SIZES:
         return SIZES[unit]
     folded = {each.lower(): each for each in SIZES}
-    meant = folded.get(unit.lower()) or likely(unit, SIZES)
-    raise NotationError(f"whose unit {quoted(unit)} is unknown", meant and text.replace(unit, meant))
+    # Another first letter, as of PB and B, is another size altogether.
+    alike = [each for each in SIZES if each[0].lower() == unit[0].lower()]
+    meant = folded.get(unit.lower()) or likely(unit, alike)
+    raise NotationError(
+        f"whose unit {quoted(unit)} is none of {', '.join(SIZES)}", meant and text.replace(unit, meant)
+    )
 
 
 def rate(text: str, *, sized: bool) -> PerPeriod:
@@ -127,10 +148,10 @@ def _per_period(text: str, *, sized: bool) -> PerPeriod:
     word = match["period"].lower()
     period = _PERIODS.get(word) or _PERIODS.get(word.removesuffix("s"))
     if period is None:
-        meant = likely(word, _PERIODS)
+        meant = _SHORT_PERIODS.get(word) or likely(word, _PERIODS)
         raise NotationError(
             f"whose period {quoted(match['period'])} is unknown",
-            meant and text.replace(match["period"], meant),
+            meant and text.strip()[: match.start("period")] + meant,
         )
     many = int(match["many"] or 1)
     if match["many"].startswith("0") or many > _MOST_PERIODS:

@@ -37,6 +37,9 @@ _INFINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 # YAML 1.1 breaks lines at these, YAML 1.2 does not: no two readers would count the same lines.
 _DOUBTFUL = re.compile("[\x85\u2028\u2029]")
 
+_JOINED = re.compile(r" *(?:- +)*(?P<name>[A-Za-z_][A-Za-z0-9_-]*):(?!//)[^\s:]")
+"""A line whose first name has a colon and no space behind it: `service:shop`, but no URL."""
+
 _LONGEST_NUMBER = 64
 
 
@@ -128,7 +131,11 @@ def parse(data: bytes, complain: Complain, *, private: str | None = None) -> Nod
         if "stream" in (error.problem or "") and error.context_mark:  # where it began says more
             mark = error.context_mark
         at = Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)
-        complain(_explained(error, text, at), composer.path if composer else "", at)
+        joined = _joined(error, text)
+        if joined is not None:  # the parser is past it, so the path is that of something else
+            complain("found no space after the colon of a name; write one, as in service: shop", "", joined)
+        else:
+            complain(_explained(error, text, at), composer.path if composer else "", at)
     except (ValueError, OverflowError, IndexError):  # PyYAML's own slips, such as "\UFFFFFFFF"
         at = composer.here() if composer else Mark(1, 1)
         complain("found an escape or a number that YAML cannot hold", composer.path if composer else "", at)
@@ -199,6 +206,20 @@ def _explained(error: yaml.MarkedYAMLError, text: str, at: Mark) -> str:
         if found in problem:
             return explained
     return f"not YAML: {re.sub(chr(39) + '.*' + chr(39), 'something else', problem)}"
+
+
+def _joined(error: yaml.MarkedYAMLError, text: str) -> Mark | None:
+    """Find the name whose colon has no space after it, where that is why a mapping cannot be read."""
+    problem = error.problem or ""
+    lines = re.split("\r\n|\r|\n", text)
+    if "could not find expected ':'" in problem and error.context_mark:
+        number = error.context_mark.line
+    elif "mapping values are not allowed here" in problem and error.problem_mark:
+        number = error.problem_mark.line - 1  # the line that was read on into this one
+    else:
+        return None
+    found = _JOINED.match(lines[number]) if 0 <= number < len(lines) else None
+    return Mark(number + 1, found.start("name") + 1) if found else None
 
 
 class _Composer:

@@ -21,6 +21,7 @@ SECRET_VARIABLE = "METER_KEY_SECRET"  # noqa: S105 - the variable's name
 _IDENTITY = Names(("api_key", "secret", "unknown", "anonymous", "trusted_proxies"))
 _DEFAULT_PLACES: tuple[KeyPlace, ...] = (HeaderKey("X-API-Key"), BearerKey())
 _PLACE_EXPECTED = "{header: NAME}, bearer or {query: NAME}"
+_PLACE = Names(("header", "query"), expected=_PLACE_EXPECTED)
 
 _SHORTEST_SECRET = 16
 _LONGEST_WORD = 64
@@ -100,21 +101,32 @@ def _places(field: Field) -> tuple[KeyPlace, ...]:
 
 def _place(field: Field) -> KeyPlace | None:
     if not isinstance(field.node, Entries):
-        text = field.text(_PLACE_EXPECTED)
-        if text == "bearer":
-            return BearerKey()
-        meant = field.suggestion(text, ("bearer",)) if text is not None else None
-        if text is not None:
-            (field if meant else field.as_private()).reject(_PLACE_EXPECTED, meant=meant)
+        return _named_place(field)
+    if field.has("bearer"):
+        field.complain("found a mapping; bearer is a word alone, with nothing after it", "bearer")
         return None
-    fields = field.section(Names(tuple(_PLACES))) or {}
-    if len(fields) != 1:
-        if not field.has_others(tuple(_PLACES)):
-            field.reject(f"one of {_PLACE_EXPECTED}")
-        return None
-    (name, entry), *_ = fields.items()
+    fields = field.section(_PLACE) or {}
+    if len(fields) == 1:
+        (name, entry), *_ = fields.items()
+        return _place_at(name, entry)
+    if not field.has_others(_PLACE.known):
+        field.reject(f"one of {_PLACE_EXPECTED}")
+    return None
+
+
+def _named_place(field: Field) -> KeyPlace | None:
+    text = field.text(_PLACE_EXPECTED)
+    if text == "bearer":
+        return BearerKey()
+    if text is not None:
+        meant = field.suggestion(text, ("bearer",))
+        (field if meant else field.as_private()).reject(_PLACE_EXPECTED, meant=meant)
+    return None
+
+
+def _place_at(name: str, field: Field) -> KeyPlace | None:
     place = _PLACES[name]
-    text = entry.text(place.expected)
+    text = field.text(place.expected)
     if text is None:
         return None
     try:
@@ -122,7 +134,7 @@ def _place(field: Field) -> KeyPlace | None:
             return place.kind(text)
     except ValueError:
         pass
-    entry.reject(place.expected)
+    field.reject(place.expected)
     return None
 
 

@@ -49,7 +49,10 @@ def read_keys(keys: Field, plans: Iterable[str], secret: bytes) -> Keys:
         hidden.reject(_EXPECTED)
         return Keys()
     sources = hidden.section(_SOURCE) or {}
-    if len(sources) != 1:
+    if len(sources) > 1:
+        hidden.complain("found both file and resolver; keys come from one of them, so write only that")
+        return Keys()
+    if not sources:
         if not hidden.has_others(_SOURCE.known):
             hidden.reject(_EXPECTED)
         return Keys()
@@ -184,5 +187,12 @@ def _imported(module: str, name: str) -> Resolver | str:
     try:
         found: object = reduce(getattr, name.split("."), importlib.import_module(module))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the operator's module may raise anything
-        return f"and importing it raised {type(error).__name__}"
+        return f"and importing it raised {type(error).__name__}{_missing(error)}"
     return found if callable(found) else f"which is a {type(found).__name__} and cannot be called"
+
+
+def _missing(error: BaseException) -> str:
+    """Name the module that was not found; whatever else an error says may be a value."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    is_name = name is not None and all(part.isidentifier() for part in name.split("."))
+    return f", as there is no module {quoted(name)}" if name is not None and is_name else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from meter_mw.model import LARGEST_COST, UNMATCHED, Count
 from meter_mw.policy.matching import Matcher
@@ -61,6 +62,10 @@ _METHODS = (
 _LONGEST_METHOD = 32
 
 _LONGEST_PATH = 2048
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_REGULAR_EXPRESSION = re.compile(r"^\^|\(\?|/\$$")
+"""What only a pattern for Django's `re_path` has: a caret first, a named group, a dollar behind a slash."""
+
 _LONGEST_NAME = 128
 
 
@@ -117,8 +122,14 @@ def _entry(field: Field, rules: LimitRules) -> _Entry | None:
 
 def _template(field: Field) -> Template | None:
     expected = "a path template such as /v1/items/{id}"
+    if isinstance(field.node, Scalar) and _REGULAR_EXPRESSION.search(field.node.text):
+        field.complain(f"found a regular expression; expected {expected}")
+        return None
     text = field.text(expected)
     if text is None:
+        return None
+    if _URL.match(text):
+        field.reject(f"only its path, {expected}", because="a URL", meant=_path_of(text))
         return None
     if len(text) > _LONGEST_PATH:
         field.reject(f"a path template of at most {_LONGEST_PATH} characters")
@@ -130,6 +141,13 @@ def _template(field: Field) -> Template | None:
             field.reject(expected)
         else:
             field.complain(str(error))
+        return None
+
+
+def _path_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).path or "/"
+    except ValueError:
         return None
 
 
