@@ -71,6 +71,19 @@ def test_policy_is_meter_yaml_unless_the_environment_says_another(
     assert "service   here\n" in check("meter.yaml", METER_POLICY="other.yaml").stdout
 
 
+@pytest.mark.parametrize("said", [None, ""])
+def test_no_policy_at_all_is_said_clearly(
+    said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty variable counts as none, for the middleware too; the complaint names it."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["check"], env={**ENVIRON, "METER_POLICY": said})
+    assert result.exit_code == 1
+    assert (
+        result.stderr == "METER_POLICY is not set, or empty, and there is no meter.yaml here; name a file\n"
+    )
+
+
 def test_resolver_is_found_beside_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resolver_of_the_app.py").write_text("def resolve(key): ...")

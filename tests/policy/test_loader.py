@@ -424,6 +424,34 @@ def test_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     assert complaints("a\0b") == ["a\\x00b: the policy cannot be read: it is not a path"]
 
 
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ([], "found a value of type list; expected the path of a policy file, a mapping, or a loaded Policy"),
+        (None, "found a value of type NoneType; expected"),
+        (b"meter.yaml", "found a value of type bytes; expected"),
+        (7, "found a value of type int; expected"),
+        ("", "the path of the policy is empty; expected the path of a policy file"),
+        (" ", "the path of the policy is empty"),
+    ],
+)
+def test_what_is_no_source_of_a_policy_is_a_problem(source: Any, complaint: str) -> None:
+    """It is a PolicyError like any other, and never one of Python's own."""
+    (found,) = complaints(source)
+    assert found.startswith(complaint)
+
+
+def test_nobody_is_refused_in_shadow_so_that_rejecting_everybody_is_fine() -> None:
+    """What would be a policy that nobody passes is one that only records."""
+    assert of(mode="shadow", identity={"unknown": "reject"}).keys == {}
+
+
+def test_who_comes_without_a_key_or_through_a_resolver_is_somebody() -> None:
+    """Unknown keys may be rejected where there is another way in."""
+    assert of(identity={"unknown": "reject", "anonymous": {"plan": "default"}})
+    assert of(identity={"unknown": "reject"}, keys={"resolver": lambda _: None})
+
+
 def test_yaml_text_in_the_place_of_a_path_is_not_shown() -> None:
     assert complaints("version: 1\nservice: canary\n") == [
         "found several lines of text; expected the path of a policy file, or a mapping"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -31,18 +32,25 @@ if TYPE_CHECKING:
 
     Lines: TypeAlias = Iterator[str]
 
+_DEFAULT = "meter.yaml"
+
 _MOST_SHOWN = 50
 """Routes and plans that the summary lists; of the rest it gives the number."""
 
 
 @click.command()
-@click.argument("policy", envvar="METER_POLICY", default="meter.yaml", metavar="[POLICY]")
+@click.argument("policy", envvar="METER_POLICY", default=_DEFAULT, metavar="[POLICY]")
 def check(policy: str) -> None:
     """Check a policy file (METER_POLICY, or else meter.yaml).
 
     Every problem is one line on standard error, with its place in the file, and the exit status is 1.
     """
     sys.path.insert(0, str(Path.cwd()))  # where servers look for the module of a resolver
+    if policy == _DEFAULT and not os.environ.get("METER_POLICY") and not Path(policy).exists():
+        click.echo(
+            f"METER_POLICY is not set, or empty, and there is no {_DEFAULT} here; name a file", err=True
+        )
+        sys.exit(1)
     try:
         loaded = load(policy)
     except PolicyError as error:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from meter_mw.policy.nodes import nodes_of
-from meter_mw.policy.policy import HeaderRules, Mode, Policy
+from meter_mw.policy.policy import HeaderRules, IdentityRules, Mode, Policy, Unknown
 from meter_mw.policy.problems import PolicyError, Problem, printable
 from meter_mw.policy.reading import Document, Field, Names
 from meter_mw.policy.sections.events import read_events
@@ -59,6 +59,8 @@ _TOP = Names(
     later=("charge",),
 )
 
+_SOURCE = "the path of a policy file, a mapping, or a loaded Policy"
+
 _STAND_IN = bytes(16)
 """Stands for a secret whose problem is noted, so that keys are still checked beside each other."""
 
@@ -80,11 +82,15 @@ def load(
     raise PolicyError(read)
 
 
-def _read(source: str | Path | Mapping[str, object], environ: Mapping[str, str]) -> Policy | list[Problem]:
+def _read(source: object, environ: Mapping[str, str]) -> Policy | list[Problem]:
     problems: list[Problem] = []
     if isinstance(source, Mapping):
         document = Document(None, Path.cwd(), environ, problems)
         node, digest = _from_mapping(source, document)
+    elif not isinstance(source, str | os.PathLike):
+        return [Problem(f"found a value of type {type(source).__name__}; expected {_SOURCE}")]
+    elif not str(source).strip():
+        return [Problem(f"the path of the policy is empty; expected {_SOURCE}")]
     elif "\n" in str(source):
         return [Problem("found several lines of text; expected the path of a policy file, or a mapping")]
     else:
@@ -94,7 +100,7 @@ def _read(source: str | Path | Mapping[str, object], environ: Mapping[str, str])
     return policy or _sorted(problems, document.label)
 
 
-def _from_file(source: str | Path, document: Document) -> tuple[Node | None, str]:
+def _from_file(source: str | os.PathLike[str], document: Document) -> tuple[Node | None, str]:
     try:
         with Path(source).open("rb") as file:
             data = file.read(LARGEST_BYTES + 1)
@@ -154,7 +160,10 @@ def _policy(root: Field, digest: str) -> Policy | None:
     routes = read_routes(found["routes"], rules, limits) if "routes" in found else ()
     identity = read_identity(found.get("identity") or root.child(nothing, "identity"), plans)
     secret = identity.secret if identity else _STAND_IN
+    before = len(root.document.problems)
     keys = read_keys(found["keys"], plans, secret) if "keys" in found else Keys()
+    if mode is Mode.ENFORCE and identity and len(root.document.problems) == before:
+        _complain_of_nobody(identity, keys, found.get("keys") or found.get("identity", root))
     events = read_events(found.get("events") or root.child(nothing, "events"))
     if root.document.problems or not (service and mode and store and zone and identity):
         return None
@@ -174,6 +183,16 @@ def _policy(root: Field, digest: str) -> Policy | None:
         headers=headers,
         events=events,
     )
+
+
+def _complain_of_nobody(identity: IdentityRules, keys: Keys, field: Field) -> None:
+    """Note that no request can get in: without keys, and with those that have none or another refused."""
+    has_keys = keys.entries or keys.resolver
+    if identity.unknown is Unknown.REJECT and identity.anonymous is None and not has_keys:
+        field.complain(
+            "nobody can get in: no key is listed, unknown ones are rejected, and so are requests without one;"
+            " list keys, or let unknown or anonymous ones in"
+        )
 
 
 def _sorted(problems: Sequence[Problem], label: str | None) -> list[Problem]:

@@ -236,6 +236,19 @@ class Field:
         )
         return None
 
+    def location(self, expected: str) -> str | None:
+        """Read the path of a file or a folder, as it is written."""
+        text = self.text(expected)
+        if text is None:
+            return None
+        if text.startswith("~"):
+            self.complain("a path here cannot begin with ~; write the whole path, or ${HOME}/…")
+        elif not text.strip() or not text.isprintable():
+            self.reject(expected)
+        else:
+            return text
+        return None
+
     def scalar(self) -> object:
         """Give the value, where a text that has references counts as if its value stood there unquoted."""
         if not isinstance(self.node, Scalar):

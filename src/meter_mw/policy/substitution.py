@@ -94,6 +94,9 @@ def _meaning(part: re.Match[str], environ: Mapping[str, str], folder: Path, faul
 
 def _contents(path: Path, written: str, faults: list[str]) -> str:
     shown = quoted(written)
+    if written.startswith("~"):
+        faults.append(f"the file {shown} cannot begin with ~; write the whole path")
+        return ""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             faults.append(f"{shown} is not a regular file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -48,7 +49,7 @@ def read_events(field: Field) -> EventRules:
     if "privacy" in fields:
         for each in (fields["privacy"].section(Names(("ip", "user_agent"))) or {}).values():
             _privacy(each)
-    sinks = _sinks(fields["sinks"]) if "sinks" in fields else (FileSinkRule(journal / DEFAULT_FILE),)
+    sinks = _sinks(fields["sinks"], journal) if "sinks" in fields else (FileSinkRule(journal / DEFAULT_FILE),)
     return EventRules(journal, sinks)
 
 
@@ -58,16 +59,11 @@ def _privacy(field: Field) -> None:
 
 
 def _path(field: Field, expected: str) -> Path | None:
-    text = field.text(expected)
-    if text is None:
-        return None
-    if not text.strip() or not text.isprintable():
-        field.reject(expected)
-        return None
-    return field.document.folder / text
+    text = field.location(expected)
+    return field.document.folder / text if text is not None else None
 
 
-def _sinks(field: Field) -> tuple[SinkRule, ...]:
+def _sinks(field: Field, journal: Path) -> tuple[SinkRule, ...]:
     items = field.items(f"a list of sinks: {_SINK_EXPECTED}")
     if items is not None and not items:
         field.complain(f"found no sink; leave sinks out for {DEFAULT_FILE} in the journal's folder")
@@ -80,8 +76,15 @@ def _sinks(field: Field) -> tuple[SinkRule, ...]:
         other = paths.setdefault(_target(sink), item.path)
         if other != item.path:
             item.complain(f"events go there already, by {other}; each would arrive twice")
+        elif isinstance(sink, FileSinkRule) and _is_folder(sink.path, journal):
+            item.complain(f"this is a folder; write a file in it, such as {DEFAULT_FILE}")
         sinks.append(sink)
     return tuple(sinks)
+
+
+def _is_folder(path: Path, journal: Path) -> bool:
+    """Say whether a file cannot be there: a folder is, or the journal will be."""
+    return os.path.isdir(path) or os.path.normpath(path) == os.path.normpath(journal)  # noqa: PTH112 - raises nothing
 
 
 def _target(sink: SinkRule) -> tuple[str, str]:

@@ -129,6 +129,9 @@ def _place_at(name: str, field: Field) -> KeyPlace | None:
     text = field.text(place.expected)
     if text is None:
         return None
+    if name == "header" and text.lower() == "authorization":
+        field.complain("this field is not the key alone: a scheme such as Bearer stands before it", "bearer")
+        return None
     try:
         if text.isprintable() and len(text) <= _LONGEST_WORD:
             return place.kind(text)

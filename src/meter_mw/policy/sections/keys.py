@@ -62,7 +62,7 @@ def read_keys(keys: Field, plans: Iterable[str], secret: bytes) -> Keys:
 
 
 def _from_file(source: Field, plans: tuple[str, ...], secret: bytes) -> Mapping[str, KeyEntry]:
-    text = source.text("the path of a file of keys")
+    text = source.location("the path of a file of keys")
     if text is None:
         return {}
     document = source.document

@@ -15,8 +15,11 @@ from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.limits import LimitRules, Placed, read_limits
 from meter_mw.policy.templates import Template, TemplateError
 from meter_mw.policy.yaml12 import Scalar
+from meter_mw.quota import Cap
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from meter_mw.policy.sections.meters import Meters
 
 _ROUTE = Names(
@@ -60,6 +63,8 @@ _METHODS = (
     "LABEL",
 )
 _LONGEST_METHOD = 32
+_ANY_METHOD = ("ANY", "ALL", "*")
+"""What other configurations call every method."""
 
 _LONGEST_PATH = 2048
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -95,6 +100,7 @@ def read_routes(field: Field, rules: LimitRules, of_plans: list[Placed]) -> tupl
             entries[name] = entry
     _complain_of_unreachable(entries)
     _complain_of_shared_names(entries, of_plans)
+    _complain_of_dear(entries, of_plans)
     return tuple(entry.route for entry in entries.values())
 
 
@@ -152,6 +158,8 @@ def _path_of(url: str) -> str | None:
 
 
 def _methods(field: Field) -> frozenset[str] | None:
+    if _is_any(field):
+        return None
     if isinstance(field.node, Scalar) and isinstance(field.node.value, str):
         field.reject("a list of methods", meant=None if field.is_hidden else f"[{field.node.text[:40]}]")
         return None
@@ -167,7 +175,17 @@ def _methods(field: Field) -> frozenset[str] | None:
     return frozenset(known) if items and len(known) == len(methods) else None
 
 
+def _is_any(field: Field) -> bool:
+    """Note that every method is written by leaving the list out."""
+    is_any = isinstance(field.node, Scalar) and field.node.text.upper() in _ANY_METHOD
+    if is_any:
+        field.complain(f"found {field.found()}, which is no method; leave methods out for every method")
+    return is_any
+
+
 def _method(field: Field) -> str | None:
+    if _is_any(field):
+        return None
     expected = "a method in capitals, such as GET"
     text = field.text(expected)
     if text is None or text in _METHODS:
@@ -234,3 +252,35 @@ def _complain_of_shared_names(entries: dict[str, _Entry], of_plans: list[Placed]
                     f"found a second limit {quoted(placed.limit.name)}, after {other}, and a request may meet"
                     " both; give one a name"
                 )
+
+
+def _complain_of_dear(entries: dict[str, _Entry], of_plans: list[Placed]) -> None:
+    """Note the routes that cost more than a limit ever has, by their own or on every plan with one."""
+    plans: dict[str, list[Placed]] = {}
+    for placed in of_plans:
+        plans.setdefault(placed.field.path.rpartition(".limits[")[0], []).append(placed)
+    for entry in entries.values():
+        for meter, cost in () if entry.route.exempt else entry.route.costs:
+            lists = [_on(meter, placed) for placed in plans.values()]
+            by_plans = [_too_small(cost, each) for each in lists if each]
+            own = _too_small(cost, _on(meter, entry.limits))
+            first = own or (by_plans[0] if all(by_plans) and by_plans else None)
+            if first is not None:
+                entry.field.complain(
+                    f"a request costs {cost} {meter}, more than {first.field.path} ever has"
+                    f" ({_largest(first)}); every request there would be refused for ever"
+                )
+
+
+def _on(meter: str, limits: Iterable[Placed]) -> list[Placed]:
+    return [each for each in limits if each.limit.meter.name == meter]
+
+
+def _too_small(cost: int, limits: list[Placed]) -> Placed | None:
+    """Give a limit that no request of this cost passes; a cap of 0 is there to close."""
+    return next((each for each in limits if 0 < _largest(each) < cost), None)
+
+
+def _largest(placed: Placed) -> int:
+    quota = placed.limit.quota
+    return quota.units if isinstance(quota, Cap) else quota.burst
