@@ -138,7 +138,7 @@ def any_standing(draw: st.DrawFn) -> Standing:
     return standing(limit, draw(st.integers(0, amount)), draw(st.integers(0, 2 * HORIZON_US)), draw(waits))
 
 
-@given(st.lists(any_standing(), min_size=1, max_size=6))
+@given(st.lists(any_standing(), min_size=1, max_size=6, unique_by=lambda each: each.line.limit.name))
 def test_whatever_the_limits_the_fields_are_read_back(standings: list[Standing]) -> None:
     """Names come back as they are, numbers as Integers within bounds, and no more is left than allowed."""
     answer = admission(*standings)
