@@ -141,9 +141,8 @@ def settle_up(customers: list[Customer], events: Path) -> bool:
         for meter in METERS:
             ours, theirs = each.count[meter], billed[each.subject][meter]
             equal = equal and ours == theirs
-            print(
-                f"  {each.subject:8} {meter:16} {ours:>10,} {theirs:>10,}{'' if ours == theirs else '  DIFFERENT'}"
-            )
+            verdict = "" if ours == theirs else "  DIFFERENT"
+            print(f"  {each.subject:8} {meter:16} {ours:>10,} {theirs:>10,}{verdict}")
     print("  all equal\n" if equal else "  NOT EQUAL\n")
     return equal
 
