@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import date
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from meter_mw.policy.identity import PSEUDONYMS
 from meter_mw.policy.policy import KeyEntry
+from meter_mw.policy.sections.keys import SUBJECT_EXPECTED, is_subject
+from meter_mw.policy.sections.settings import is_zone
 
 if TYPE_CHECKING:
     from meter_mw.policy.policy import Policy
@@ -23,8 +23,6 @@ UNKNOWN_KEPT_S = 5.0
 """Seconds for which "not known" is used again: a new key works after this at the latest."""
 
 MOST_KEPT = 10_000
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _FIELDS = tuple(each.name for each in fields(KeyEntry))
 
@@ -53,7 +51,7 @@ class Answers:
 def entry_of(answer: object, policy: Policy) -> KeyEntry | None:
     """Check what a resolver returned; raises ValueError that says what was found and expected.
 
-    It quotes no name of a field: one that is not known may be the key itself.
+    It quotes nothing of the answer: a name that is not known, or any value, may be the key itself.
     """
     if answer is None:
         return None
@@ -70,23 +68,18 @@ def entry_of(answer: object, policy: Policy) -> KeyEntry | None:
 
 
 def _check(entry: KeyEntry, policy: Policy) -> None:
-    subject, anchor, plan, zone = (getattr(entry, name) for name in ("subject", "anchor", "plan", "timezone"))
-    if not _is_text(subject) or subject.startswith(PSEUDONYMS):
-        raise ValueError(
-            f"it returned a subject that is not a text, or begins with {' or '.join(PSEUDONYMS)}"
-        )
-    if entry.account is not None and not _is_text(entry.account):
-        raise ValueError("it returned an account that is not a text")
-    if plan is not None and plan not in policy.plans:
-        raise ValueError(f"it returned the plan {plan!r}; the policy has {', '.join(policy.plans)}")
-    if anchor is not None and not isinstance(anchor, date):
-        raise ValueError(f"it returned the anchor {anchor!r}; expected a date")
-    try:
-        ZoneInfo(zone or "UTC")
-    except (ValueError, KeyError, OSError, TypeError):
-        raise ValueError(f"it returned the timezone {zone!r}, which is not known") from None
-
-
-def _is_text(value: object) -> bool:
-    """Whether events can carry it: not empty, and without half of a surrogate pair."""
-    return isinstance(value, str) and bool(value) and not _SURROGATE.search(value)
+    """Refuse what an entry of the policy could not have either; an operator's object may hold anything."""
+    subject, plan, account, anchor, zone = (getattr(entry, name) for name in _FIELDS)
+    rule = f"is not {SUBJECT_EXPECTED}, or begins with {' or '.join(PSEUDONYMS)}"
+    faults = {
+        f"a subject that {rule}": not is_subject(subject),
+        f"an account that {rule}": account is not None and not is_subject(account),
+        f"a plan that the policy does not have; it has {', '.join(policy.plans)}": plan is not None
+        and plan not in tuple(policy.plans),
+        "an anchor that is not a date": anchor is not None and not isinstance(anchor, date),
+        "a timezone that is not known; expected one such as Europe/Paris": zone is not None
+        and not is_zone(zone),
+    }
+    for fault, is_so in faults.items():
+        if is_so:
+            raise ValueError(f"it returned {fault}")

@@ -16,7 +16,7 @@ from meter_mw.policy.policy import KeyEntry, Resolver
 from meter_mw.policy.problems import printable, quoted
 from meter_mw.policy.reading import Document, Field, Names
 from meter_mw.policy.sections.plans import read_plan_name
-from meter_mw.policy.sections.settings import read_timezone
+from meter_mw.policy.sections.settings import is_zone, read_timezone
 from meter_mw.policy.yaml12 import LARGEST_BYTES, Entries, Items, Scalar, parse
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _ENTRY = Names(("key", "subject", "plan", "account", "anchor", "timezone"), need
 _SOURCE = Names(("file", "resolver"), later=("redis",))
 
 _EXPECTED = 'a list of keys, {file: keys.yaml} or {resolver: "module:callable"}'
-_SUBJECT_EXPECTED = "1 to 128 printable characters"
+SUBJECT_EXPECTED = "1 to 128 printable characters"
 _LONGEST_SUBJECT = 128
 _TERMS = tuple(each.name for each in fields(KeyEntry) if each.name != "subject")
 
@@ -57,6 +57,7 @@ def read_keys(keys: Field, plans: Iterable[str], secret: bytes) -> Keys:
             hidden.reject(_EXPECTED)
         return Keys()
     if "resolver" in sources:
+        is_zone("Etc/UTC")  # the zones are looked up now, and not when its first answer has one
         return Keys(resolver=_resolver(sources["resolver"].as_shown()))
     return Keys(_from_file(sources["file"].as_shown(), known, secret))
 
@@ -135,16 +136,21 @@ def _entry(found: dict[str, Field], plans: tuple[str, ...]) -> KeyEntry | None:
     return KeyEntry(subject, plan, account, anchor, zone)
 
 
+def is_subject(name: object) -> bool:
+    """Say whether this can name a subject or an account, wherever it comes from."""
+    if not isinstance(name, str) or len(name) > _LONGEST_SUBJECT:
+        return False
+    return bool(name.strip()) and name.isprintable() and not name.startswith(PSEUDONYMS)
+
+
 def _subject(field: Field) -> str | None:
-    text = field.text(_SUBJECT_EXPECTED, quotable=True)
-    if text is None:
-        return None
+    text = field.text(SUBJECT_EXPECTED, quotable=True)
+    if text is None or is_subject(text):
+        return text
     if text.startswith(PSEUDONYMS):
         field.reject("another name", because=f"which begins like a pseudonym ({' or '.join(PSEUDONYMS)})")
-    elif not text.strip() or len(text) > _LONGEST_SUBJECT or not text.isprintable():
-        field.reject(_SUBJECT_EXPECTED)
     else:
-        return text
+        field.reject(SUBJECT_EXPECTED)
     return None
 
 

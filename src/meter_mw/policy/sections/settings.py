@@ -78,11 +78,11 @@ def read_timezone(field: Field) -> str | None:
     return None
 
 
-def is_zone(name: str) -> bool:
+def is_zone(name: object) -> bool:
     """Say whether a zone is known here; the server's own (`localtime`) is none."""
     if name == "UTC":
         return True
-    if name not in _zones():
+    if not isinstance(name, str) or name not in _zones():
         return False
     ZoneInfo(name)
     return True
