@@ -10,6 +10,7 @@ import pytest
 
 from meter_mw.policy.loader import load
 from meter_mw.policy.policy import Policy
+from meter_mw.policy.resolver import KEPT_S, MOST_KEPT, UNKNOWN_KEPT_S
 from meter_mw.policy.sections import events, identity, keys, limits, meters, plans, routes
 
 if TYPE_CHECKING:
@@ -57,3 +58,9 @@ def test_every_name_stands_in_the_page(section: str) -> None:
         name for name in TABLES[section].known if not re.search(rf"`[^`]*\b{name}\b", PAGE.read_text())
     ]
     assert missing == []
+
+
+def test_page_says_how_long_answers_are_kept() -> None:
+    said = f'used again for {KEPT_S:.0f} seconds, and "not known" for {UNKNOWN_KEPT_S:.0f}'
+    assert said in PAGE.read_text()
+    assert f"the last {MOST_KEPT:,} keys" in PAGE.read_text()
