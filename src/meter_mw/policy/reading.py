@@ -276,7 +276,9 @@ class Field:
             return value
         if value is not _UNRESOLVED:
             words = {"yes": "true", "on": "true", "no": "false", "off": "false"}
-            self.reject("true or false", meant=words.get(str(value).lower()))
+            is_quoted = value in ("true", "false")
+            because = "which is a text; write the word without quotes" if is_quoted else ""
+            self.reject("true or false", because=because, meant=words.get(str(value).lower()))
         return None
 
     def choice(self, words: Mapping[str, _T], later: tuple[str, ...] = ()) -> _T | None:
