@@ -66,7 +66,7 @@ class Meter:
         self._patience_us = self.policy.deadline_us
         self._resolver = ResolverDesk(self.policy)
         self._outage = Outage("requests are decided as the policy says for a store that is away")
-        self._store, self._async_store = _open_stores(self.policy.store)
+        self._store, self._async_store = open_stores(self.policy.store)
         self._settler = DirectSettler(self._store) if self._async_store is None else Settler(self._store)
         self._journal = Journal(self.policy.events.journal, self.policy.source)
         self._forwarder = Forwarder(self._journal, [_sink(rule) for rule in self.policy.events.sinks])
@@ -270,8 +270,11 @@ def _monotonic_us() -> int:
     return time.monotonic_ns() // 1_000
 
 
-def _open_stores(url: str) -> tuple[Store, AsyncStore | None]:
-    """Open the store of the policy; memory has no asynchronous twin, as it never makes anyone wait."""
+def open_stores(url: str) -> tuple[Store, AsyncStore | None]:
+    """Open the store of a policy; memory never makes anyone wait, and so has no asynchronous twin.
+
+    Nothing is connected yet. Raises PolicyError for a URL that no connection understands.
+    """
     if url.startswith("memory:"):
         return MemoryStore(closed_us=_MEMORY_CLOSED_US), None
     from meter_mw.stores.aredis_store import open_async_store  # noqa: PLC0415 - memory needs no client

@@ -113,3 +113,12 @@ def test_version_is_said() -> None:
     result = CliRunner().invoke(main, ["--version"])
     assert result.exit_code == 0
     assert result.output.startswith("meter-mw, version ")
+
+
+@pytest.mark.parametrize("query", ["foo=bar", "ssl_ca_certs=/nowhere.pem"])
+def test_a_store_that_no_connection_understands_is_a_problem(query: str, tmp_path: Path) -> None:
+    policy = tmp_path / "meter.yaml"
+    policy.write_text(f"version: 1\nservice: shop\nstore: 'rediss://localhost/0?{query}'\n")
+    result = check(str(policy))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{policy}: store: ")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 import click
 
+from meter_mw.meter import open_stores
 from meter_mw.model import Count
 from meter_mw.policy.loader import load
 from meter_mw.policy.policy import (
@@ -53,9 +55,10 @@ def check(policy: str) -> None:
         sys.exit(1)
     try:
         loaded = load(policy)
+        open_stores(loaded.store)
     except PolicyError as error:
         for problem in error.problems:
-            click.echo(str(problem), err=True)
+            click.echo(str(replace(problem, file=problem.file or printable(policy))), err=True)
         sys.exit(1)
     for line in summary(loaded):
         click.echo(printable(line))
