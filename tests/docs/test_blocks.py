@@ -174,11 +174,10 @@ def test_shell_commands_are_there(block: Block) -> None:
         match command:
             case ["make", target]:
                 subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
-            case ["pip", "install", *packages]:
-                for package in packages:
-                    extra = re.fullmatch(r"meter-mw\[(\w+)\]", package)
-                    if extra:
-                        assert extra[1] in project["project"]["optional-dependencies"]
+            case ["pip", "install", project_folder, *_]:
+                folder, _, extra = project_folder.rstrip("]").partition("[")
+                assert (block.page.parent / folder / "pyproject.toml").samefile(ROOT / "pyproject.toml")
+                assert extra in ("", *project["project"]["optional-dependencies"])
             case ["export", *_]:
                 subprocess.run(["sh", "-euc", f"{line}; test ${{#METER_KEY_SECRET}} = 64"], check=True)
             case ["uvicorn" | "gunicorn", target, *_]:
