@@ -16,9 +16,9 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.utils.module_loading import import_string
 
 from meter_mw.core import Answer
-from meter_mw.exchange import MARK, CountedInput, enter
+from meter_mw.environ import CountedInput, facts
+from meter_mw.exchange import MARK, enter
 from meter_mw.meter import Meter
-from meter_mw.model import Request
 from meter_mw.respond import exposed
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from meter_mw.core import Admission
     from meter_mw.exchange import Exchange
+    from meter_mw.model import Request
     from meter_mw.respond import Body, Fields
 
 _EXPOSING = "Access-Control-Expose-Headers"
@@ -122,19 +123,7 @@ class MeterMiddleware:
 
 
 def _facts(request: HttpRequest) -> Request:
-    meta = request.META
-
-    def field(name: str) -> list[str]:
-        value = meta.get("HTTP_" + name.upper().replace("-", "_"))
-        return [] if value is None else [value]
-
-    return Request(
-        method=request.method or "GET",
-        path=request.path_info,
-        query=meta.get("QUERY_STRING", ""),
-        field=field,
-        peer=meta.get("REMOTE_ADDR") or None,
-    )
+    return facts(request.META, request.method or "GET", request.path_info)
 
 
 def _add(fields: Fields, response: HttpResponseBase, request: HttpRequest) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from meter_mw.model import LARGEST_COST, Count, MeterError, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from wsgiref.types import InputStream
+    from collections.abc import Callable
 
     from meter_mw.core import Admission
     from meter_mw.model import SubjectId
@@ -20,7 +19,6 @@ _CLIENT_GONE = 499
 """The status on record for a request whose client left before a response began (nginx's number)."""
 
 _BODILESS = frozenset({204, 304})
-
 
 MARK = "meter_mw.exchange"
 """Where a scope or an environ carries its exchange, so that a meter inside another one counts nothing."""
@@ -189,47 +187,3 @@ def enter(exchange: Exchange | None) -> Exchange | None:
     if outer is not exchange:
         _CURRENT.set(exchange)
     return outer
-
-
-class CountedInput:
-    """A request body under WSGI, counted as the app reads it, by whichever method the stream has."""
-
-    def __init__(self, stream: InputStream, exchange: Exchange) -> None:
-        self._stream = stream
-        self._exchange = exchange
-
-    def __getattr__(self, name: str) -> object:
-        found: Callable[..., object] = getattr(self._stream, name)
-        if name not in _READS:
-            return found
-
-        def counted(*sizes: object) -> object:
-            taken = found(*sizes)
-            self._exchange.request_bytes += _size(taken)
-            return taken
-
-        return counted
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        line = self._stream.readline()
-        if not line:
-            raise StopIteration
-        self._exchange.request_bytes += len(line)
-        return line
-
-
-_READS = frozenset({"read", "read1", "readinto", "readinto1", "readline", "readlines"})
-
-
-def _size(taken: object) -> int:
-    """Give the bytes that a read has taken: it returns them, their lines, or their number."""
-    match taken:
-        case bytes():
-            return len(taken)
-        case list():
-            return sum(map(len, taken))
-        case _:
-            return taken if isinstance(taken, int) else 0

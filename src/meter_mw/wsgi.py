@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from werkzeug.datastructures import Headers
 
 from meter_mw.core import Answer
-from meter_mw.exchange import MARK, CountedInput, enter
+from meter_mw.environ import CountedInput, facts
+from meter_mw.exchange import MARK, enter
 from meter_mw.meter import Meter
-from meter_mw.model import Request
 from meter_mw.respond import exposed
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class MeterMiddleware:
         """Count a request that is not counted yet."""
         if MARK in environ:
             return self.app(environ, start_response)
-        request = _facts(environ)
+        request = facts(environ, environ["REQUEST_METHOD"], _path(environ))
         admission = self.meter.admit(request)
         if not admission.serves:
             refusal, fields, body = self.meter.refuse(admission)
@@ -72,18 +72,9 @@ class MeterMiddleware:
         return _Response(self.meter, exchange, environ, start_response).run(self.app)
 
 
-def _facts(environ: WSGIEnvironment) -> Request:
-    def field(name: str) -> list[str]:
-        value = environ.get("HTTP_" + name.upper().replace("-", "_"))
-        return [] if value is None else [value]
-
-    return Request(
-        method=environ["REQUEST_METHOD"],
-        path=environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace"),
-        query=environ.get("QUERY_STRING", ""),
-        field=field,
-        peer=environ.get("REMOTE_ADDR") or None,
-    )
+def _path(environ: WSGIEnvironment) -> str:
+    """Give the path, whose UTF-8 PEP 3333 has read as latin-1."""
+    return str(environ.get("PATH_INFO", "")).encode("latin-1").decode("utf-8", "replace")
 
 
 def _add(fields: Fields, headers: Headers, environ: WSGIEnvironment) -> None:
