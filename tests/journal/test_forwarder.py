@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORKER = """
-import sys, signal
+import atexit, sys, signal
 from pathlib import Path
 from meter_mw.journal import Forwarder, Journal
 from meter_mw.sinks import FileSink
@@ -34,7 +34,8 @@ place, out, how = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[5]
 first, count = int(sys.argv[3]), int(sys.argv[4])
 journal = Journal(place, "urn:meter-mw:tests", segment_bytes=1 << 14, sync_interval=0.001)
 forwarder = Forwarder(journal, [FileSink(out)], adopt_every=0.05)
-forwarder.close_at_exit()
+atexit.register(journal.close)
+atexit.register(forwarder.close, 5.0)
 if how == "term":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 for number in range(first, first + count):
@@ -286,7 +287,7 @@ def test_sigterm_delivers(place: Path, tmp_path: Path) -> None:
 
 def test_exit_is_bounded_when_the_sink_is_away(place: Path) -> None:
     """An interpreter ends though nothing can be delivered, and the events are kept."""
-    code = WORKER.replace("close_at_exit()", "close_at_exit(0.2)")
+    code = WORKER.replace("forwarder.close, 5.0", "forwarder.close, 0.2")
     out = place.parent / "no-such-directory" / "out"
     arguments = [sys.executable, "-c", code, str(place), str(out), "0", "50", "exit"]
     begin = time.monotonic()

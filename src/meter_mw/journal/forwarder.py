@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import random as random_module
 import threading
@@ -136,17 +135,9 @@ class Forwarder:
             _log.warning("a sink is still busy; its thread ends when it answers")
         return flushed
 
-    def close_at_exit(self, timeout: float = 5.0) -> None:
-        """Close this and then its journal when the interpreter exits, here and in forked children."""
-        atexit.register(self._close_both, timeout)
-
     def forget(self) -> None:
         """Drop what belongs to the parent of this process."""
         self._start_afresh()
-
-    def _close_both(self, timeout: float) -> None:
-        self.close(timeout)
-        self._journal.close()
 
 
 class _Runner:
