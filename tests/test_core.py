@@ -38,6 +38,7 @@ from support.policies import (
     SECRET,
     TOKENS,
     cap,
+    held,
     key_of,
     policy,
     preflight,
@@ -109,24 +110,6 @@ def admitted(command: Admit, now_us: int = NOW_US) -> Tally:
         for each in command.charges
     ]
     return Tally(Verdict.ADMITTED, now_us, tuple(readings))
-
-
-def held(policy: Policy, asked: Request, store: MemoryStore) -> Admission:
-    """Hold the whole conversation with a store."""
-    talk = admit(policy, asked, RequestId(f"rid-{next(_numbers)}"), store.now_us())
-    reply: Tally | None = None
-    try:
-        while True:
-            command = talk.send(reply)
-            assert isinstance(command, Admit)
-            reply = store.admit(command)
-    except StopIteration as end:
-        admission = end.value
-        assert isinstance(admission, Admission)
-        return admission
-
-
-_numbers = iter(range(10**9))
 
 
 # What is asked of the store

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_mw.core import Admission, Answer, Standing, admit
+from meter_mw.core import Admission, Answer, Standing
 from meter_mw.model import LARGEST_COST, RequestId
 from meter_mw.periods import Period
 from meter_mw.policy.identity import BearerKey, HeaderKey, QueryKey
@@ -19,15 +19,24 @@ from meter_mw.policy.policy import HeaderRules, KeyEntry, Legacy, Limit, Line
 from meter_mw.quota import HORIZON_US, Cap
 from meter_mw.respond import Responder, exposed, problem
 from meter_mw.stores.memory import MemoryStore
-from meter_mw.stores.port import Admit
-from support.policies import DAY_US, EGRESS, INGRESS, SECOND_US, TOKENS, cap, policy, rate, request, route
+from support.policies import (
+    DAY_US,
+    EGRESS,
+    INGRESS,
+    SECOND_US,
+    TOKENS,
+    cap,
+    held,
+    policy,
+    rate,
+    request,
+    route,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meter_mw.model import Request
     from meter_mw.policy.identity import KeyPlace
-    from meter_mw.policy.policy import Policy
     from meter_mw.respond import Fields, Refusal
     from meter_mw.testing.stores import Clock
 
@@ -458,23 +467,6 @@ def test_fields_are_exposed_beside_those_of_the_app(
 
 # Kept promises
 
-
-def held(rules: Policy, asked: Request, store: MemoryStore) -> Admission:
-    """Hold the whole conversation with a store."""
-    talk = admit(rules, asked, RequestId(f"rid-{next(_numbers)}"), store.now_us())
-    reply = None
-    try:
-        while True:
-            command = talk.send(reply)
-            assert isinstance(command, Admit)
-            reply = store.admit(command)
-    except StopIteration as end:
-        answer = end.value
-        assert isinstance(answer, Admission)
-        return answer
-
-
-_numbers = iter(range(10**9))
 
 LIMITS = [
     rate(3, burst=4),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meter_mw.model import Count, Meter, Request
+from meter_mw.core import Admission, admit
+from meter_mw.model import Count, Meter, Request, RequestId
 from meter_mw.periods import Period
 from meter_mw.policy.addresses import TrustedProxies
 from meter_mw.policy.identity import BearerKey, Credential, HeaderKey, pseudonym
@@ -25,12 +26,14 @@ from meter_mw.policy.policy import (
 )
 from meter_mw.policy.templates import Template
 from meter_mw.quota import Cap, Rate
+from meter_mw.stores.port import Admit, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meter_mw.policy.identity import KeyPlace
     from meter_mw.policy.policy import Resolver, SinkRule
+    from meter_mw.stores.memory import MemoryStore
 
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
@@ -169,3 +172,21 @@ def preflight(path: str = "/", **fields: str) -> Request:
     return request(
         path, "OPTIONS", origin="https://app.example", access_control_request_method="POST", **fields
     )
+
+
+def held(rules: Policy, asked: Request, store: MemoryStore) -> Admission:
+    """Hold the whole conversation with a store."""
+    talk = admit(rules, asked, RequestId(f"rid-{next(_numbers)}"), store.now_us())
+    reply: Tally | None = None
+    try:
+        while True:
+            command = talk.send(reply)
+            assert isinstance(command, Admit)
+            reply = store.admit(command)
+    except StopIteration as end:
+        admission = end.value
+        assert isinstance(admission, Admission)
+        return admission
+
+
+_numbers = iter(range(10**9))
