@@ -32,15 +32,31 @@ class Count(Enum):
     REQUESTS = "requests"
     REQUEST_BYTES = "request-bytes"
     RESPONSE_BYTES = "response-bytes"
+    REQUEST_MESSAGES = "request-messages"
+    """WebSocket messages from the client."""
+    RESPONSE_MESSAGES = "response-messages"
+    """WebSocket messages to the client."""
     REPORTED = "reported"
+    CONCURRENT = "concurrent"
+    """Requests in flight: what a limit on concurrency counts; no meter of a policy does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """A named count of something used."""
+    """A named count of something used.
+
+    A reported one may be told by the app in a field of its response, `from_header`, which `strip` takes
+    out before the client sees it.
+    """
 
     name: str
     count: Count
+    from_header: str | None = None
+    strip: bool = False
+
+
+IN_FLIGHT = Meter("concurrent", Count.CONCURRENT)
+"""What limits on concurrency are on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +93,8 @@ class Receipt:
     reported: dict[str, int]
     status: int
     duration_us: int
+    request_messages: int = 0
+    response_messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MONDAY = date(2001, 1, 1)  # also the first of a month and of a year
 _SECOND_US = 1_000_000
 _HOUR_US = 3_600 * _SECOND_US
 
@@ -41,18 +42,19 @@ class Period(Enum):
 class Calendar:
     """The windows of one period in one zone from one anchor.
 
-    Days and longer begin at local midnight: weeks on the anchor's weekday (Monday without one), months
-    on its day (a 31st clamps to the month's end), years on its day and month. Where a clock change
-    skips midnight the day begins at the first instant after the gap; where it repeats, at the first
-    of the two. Hours begin where the zone's clock reads a full hour; minutes and seconds are UTC's.
+    Days and longer begin at local midnight: weeks on the anchor's weekday (without one, `week_start` days
+    after Monday), months on its day (a 31st clamps to the month's end), years on its day and month. Where a
+    clock change skips midnight the day begins at the first instant after the gap; where it repeats, at the
+    first of the two. Hours begin where the zone's clock reads a full hour; minutes and seconds are UTC's.
     """
 
     __slots__ = ("_anchor", "_period", "_table", "_zone")
 
-    def __init__(self, period: Period, zone: str, anchor: date | None) -> None:
+    def __init__(self, period: Period, zone: str, anchor: date | None, week_start: int = 0) -> None:
         self._period = period
         self._zone = ZoneInfo(zone)
-        self._anchor = anchor or date(2001, 1, 1)
+        first = _MONDAY + timedelta(days=week_start) if period is Period.WEEK else _MONDAY
+        self._anchor = anchor or first
         self._table: Windows = (0, 0, 0, 0)
 
     def windows(self, now_us: int) -> Windows:
@@ -134,9 +136,9 @@ class Calendar:
 
 
 @lru_cache(maxsize=4096)
-def calendar(period: Period, zone: str, anchor: date | None) -> Calendar:
-    """Give the one calendar of this period, zone and anchor."""
-    return Calendar(period, zone, anchor)
+def calendar(period: Period, zone: str, anchor: date | None, week_start: int = 0) -> Calendar:
+    """Give the one calendar of this period, zone, anchor and first day of the week (0 is Monday)."""
+    return Calendar(period, zone, anchor, week_start)
 
 
 def _clamped(year: int, month: int, day: int) -> date:

@@ -4,7 +4,8 @@ Rule 1: a rate is GCRA (ITU-T I.371, annex A; "virtual scheduling"). Its state i
 arrival time (TAT) of the next unit, kept as a whole number of microseconds and a part in
 1/`denominator` of one, so a rate of 3/second is three a second for ever and never drifts.
 Rule 2: a cap counts units in calendar windows whose boundaries are computed beforehand; no lifetime
-of a key decides a period.
+of a key decides a period. A count that has begun goes on until the window around it closes, whatever
+became of the windows meanwhile.
 Rule 3: what does not fit now is told apart from what can never fit.
 Rule 4: `meter.lua` does the same sums; a property test holds the two together.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from enum import Enum
 from math import gcd
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -97,22 +99,110 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """At most `units` per calendar `period`; the next one is refused."""
+    """At most `units` per calendar `period`, and what becomes of those beyond.
+
+    `grace` more are served as if they belonged to it. What comes after those is refused; or where the
+    cap `bills`, it is served as overage up to a count of `ceiling`, without an end where there is none.
+    `warn` are the counts that are announced when they are reached, in rising order.
+    """
 
     units: int
     period: Period
+    grace: int = 0
+    bills: bool = False
+    ceiling: int | None = None
+    warn: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a cap that no number can hold."""
+        """Refuse a cap that no number can hold, or whose parts contradict each other."""
         if not 0 <= self.units <= LARGEST_COST:
             raise ValueError(f"a cap is 0 to 2^52 units, got {self.units}")
+        if not 0 <= self.grace <= LARGEST_COST - self.units:
+            raise ValueError(f"a cap and its grace are at most 2^52 units, got {self}")
+        if self.ceiling is not None and not (self.bills and self.included <= self.ceiling <= LARGEST_COST):
+            raise ValueError(f"a ceiling is for a cap that bills, and not below it, got {self}")
+        if list(self.warn) != sorted(set(self.warn)) or (self.warn and self.warn[0] < 1):
+            raise ValueError(f"thresholds are positive and rise, got {self}")
+
+    @property
+    def included(self) -> int:
+        """The count beyond which units are refused, or are overage."""
+        return self.units + self.grace
+
+    @property
+    def most(self) -> int:
+        """The largest count that is served."""
+        if self.bills:
+            return LARGEST_COST if self.ceiling is None else self.ceiling
+        return self.included
 
     def remaining(self, used: int) -> int:
-        """Give the units that still fit; 0 when more was booked than the cap."""
+        """Give the units that still belong to the cap; 0 when more was booked than that."""
+        return max(0, self.units - used)
+
+    def resized(self, units: int) -> Cap:
+        """Give the same cap with other units, and all that was a share of them in proportion."""
+        if self.units == 0:
+            return Cap(units, self.period, 0, self.bills, None if self.ceiling is None else units)
+
+        def share(part: int) -> int:
+            return min(LARGEST_COST, part * units // self.units)
+
+        ceiling = None if self.ceiling is None else max(share(self.ceiling), units + share(self.grace))
+        warn = tuple(sorted({max(1, share(each)) for each in self.warn}))
+        return Cap(units, self.period, share(self.grace), self.bills, ceiling, warn)
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """At most `units` at the same time: each is held while it is used, and given back after that."""
+
+    units: int
+
+    def __post_init__(self) -> None:
+        """Refuse what allows nothing, or what no number can hold."""
+        if not 1 <= self.units <= LARGEST_COST:
+            raise ValueError(f"slots are 1 to 2^52 units, got {self.units}")
+
+    def remaining(self, used: int) -> int:
+        """Give the slots that are free."""
         return max(0, self.units - used)
 
 
-Quota: TypeAlias = Rate | Cap
+Quota: TypeAlias = Rate | Cap | Slots
+
+LETTERS: dict[type[Quota], str] = {Rate: RATE_ID, Cap: "c", Slots: "s"}
+"""What a store's id of each kind of quota begins with."""
+
+
+class OnDeny(Enum):
+    """Which rates a denied request counts against all the same; a cap counts what is served."""
+
+    NONE = "none"
+    SELF = "self"
+    """Those that had no room."""
+    ALL = "all"
+
+
+class Used(NamedTuple):
+    """What a cap has counted since `start_us`, in the window that closes at `until_us`.
+
+    Of the `used` units `held` are reserved: how many of them will be used is not known yet. `overage` of
+    the known ones have been marked as such, and thresholds up to `warned` units have been announced.
+    Of slots only `used` means something.
+    """
+
+    start_us: int = 0
+    until_us: int = 0
+    used: int = 0
+    held: int = 0
+    overage: int = 0
+    warned: int = 0
+
+    @property
+    def known(self) -> int:
+        """The units that will not be given back."""
+        return self.used - self.held
 
 
 def normal(state: Span, rate: Rate) -> Span:
@@ -153,40 +243,44 @@ def charged(state: Span, rate: Rate, now_us: int, take: int) -> Span:
     return plus(arrival(state, rate, now_us), rate.span(take), rate.denominator)
 
 
-def booked(state: Span, rate: Rate, now_us: int, *, taken: int, actual: int) -> Span:
-    """Give the state when `taken` units turn out to be `actual`; this cannot be refused.
+def returned(state: Span, rate: Rate, span: Span, due_us: int, now_us: int) -> Span:
+    """Give the state when a `span` that was charged until `due_us` is given back.
 
-    More than was taken may put the rate into debt; less gives the rest back.
+    What of it has drained by now is gone: giving it back would allow more than a burst at once.
     """
-    if actual >= taken:
-        return charged(state, rate, now_us, actual - taken)
-    return minus(normal(state, rate), rate.span(taken - actual), rate.denominator)
+    left_us = due_us - now_us
+    if left_us <= 0:
+        return normal(state, rate)
+    return minus(normal(state, rate), span if span.whole < left_us else Span(left_us, 0), rate.denominator)
 
 
-def standing_window(start: int, windows: Windows, now_us: int) -> tuple[int, int]:
-    """Give the opening and closing of the window that counts now, for a cap last used in the one at `start`.
+def standing(used: Used, windows: Windows, now_us: int) -> Used:
+    """Give what counts now: the same count while its window is open, else a new one.
 
-    When the clock has gone back into an earlier window the later one goes on counting: a window that
-    has been opened is not reopened by an older one.
+    Windows that have moved since, with a zone or an anchor, keep the count: it goes on to the close of
+    the window that stands now. A clock that went back reopens nothing.
     """
-    moment = max(start, now_us)
+    moment = max(used.start_us, now_us)
     for opening, closing in itertools.pairwise(windows):
         if opening <= moment < closing:
-            return opening, closing
-    return start, max(start, windows[-1])
+            if now_us < used.until_us:
+                return used._replace(until_us=closing)
+            return Used(opening, closing)
+    return used
 
 
-def used_in(state: Span, start: int) -> int:
-    """Give the units that a cap's state counts in the window that opens at `start`."""
-    return state.part if state.whole == start else 0
+def recounted(used: Used, cap: Cap, change: int, *, held: int = 0, unmarked: int = 0) -> Used:
+    """Give the count after `change` units more or less, by `held` of which the reserved ones change.
 
-
-def recounted(state: Span, window: int, *, taken: int, actual: int) -> Span:
-    """Give a cap's state when `taken` units, charged in `window`, turn out to be `actual`.
-
-    A window that is over is no longer counted, and one that nothing was counted in has nothing to give
-    back; the count stays within 0 and the largest cost.
+    `unmarked` units of overage are taken back. The count stays within 0 and the largest cost, and what was
+    announced stays announced. Of the units that became known, those beyond what is included are overage.
     """
-    if state.whole > window or (state.whole < window and actual <= taken):
-        return state
-    return Span(window, min(LARGEST_COST, max(0, used_in(state, window) + actual - taken)))
+    count = min(LARGEST_COST, max(0, used.used + change))
+    reserved = min(count, max(0, used.held + held))
+    known = count - reserved
+    overage = max(0, used.overage - unmarked)
+    if cap.bills:
+        became_known = max(0, known - used.known)
+        overage = max(overage, min(overage + became_known, known - cap.included))
+    warned = max((each for each in cap.warn if each <= known), default=0)
+    return Used(used.start_us, used.until_us, count, reserved, overage, max(used.warned, warned))

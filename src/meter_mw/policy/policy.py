@@ -5,24 +5,30 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
+from zoneinfo import ZoneInfo
 
 from meter_mw.model import UNMATCHED, Count, Meter, SubjectId
 from meter_mw.policy.matching import Matcher
-from meter_mw.quota import RATE_ID, Cap, Quota
+from meter_mw.quota import LETTERS, Cap, OnDeny, Quota
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import date
     from pathlib import Path
 
+    from meter_mw.model import Request
     from meter_mw.policy.addresses import TrustedProxies
     from meter_mw.policy.identity import KeyPlace
     from meter_mw.policy.templates import Template
 
+
+_MOST_LINES = 65_536
+"""Compiled lists of limits are kept for as many combinations of route, plan and override."""
 
 STRANGERS = 4096
 """Callers that no entry describes are kept ready for their next request, as many as this."""
@@ -57,7 +63,40 @@ class Unknown(Enum):
     """What becomes of a key that the policy does not list."""
 
     ACCEPT = "accept"
+    """It is a subject of its own."""
+    POOL = "pool"
+    """All unknown keys are one subject, so that making up keys makes up no limits and no state."""
     REJECT = "reject"
+
+
+class Scope(Enum):
+    """Who shares one count of a limit."""
+
+    KEY = "key"
+    """A caller without a key counts as its subject."""
+    SUBJECT = "subject"
+    ACCOUNT = "account"
+    """A subject without an account is its own."""
+    ROUTE = "route"
+    """Everybody, on each route."""
+    EVERYONE = "everyone"
+
+
+class OnExhausted(Enum):
+    """What becomes of a response that has begun when the limit on its bytes is used up."""
+
+    FINISH = "finish"
+    CUT = "cut"
+
+
+class Exemption(Enum):
+    """Whether a route or a key is under limits."""
+
+    NONE = "none"
+    COUNTED = "counted"
+    """Under no limit, and recorded like any other."""
+    FREE = "free"
+    """Neither limited nor recorded."""
 
 
 def digest_of(*parts: str, size: int) -> str:
@@ -76,7 +115,10 @@ class Limit:
 
     `route` is the name of the route that the limit belongs to, or `None` for one of a plan. The store
     knows a limit by `id`, made of what it limits and not of how much: changing an amount, or moving a
-    subject to a plan with a limit of the same name, keeps the count.
+    subject to a plan with a limit of the same name, keeps the count. `reserve` units are held at
+    admission where only the end will tell how many are used: of bytes and messages as many of them as there
+    are, of a reported meter all of them, as an estimate. A shadow limit refuses nobody, and has a count of
+    its own.
     """
 
     name: str
@@ -84,16 +126,23 @@ class Limit:
     quota: Quota
     on_store_failure: Failure
     route: str | None = None
+    scope: Scope = Scope.SUBJECT
+    reserve: int = 0
+    on_exhausted: OnExhausted = OnExhausted.FINISH
+    shadow: bool = False
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Name the limit for the store. Raises ValueError for a name that no header field can carry."""
         if not _SENDABLE.fullmatch(self.name):
             raise ValueError(f"the name of a limit cannot be sent to clients: {self.name!r}")
-        kind = "c" + self.quota.period.word if isinstance(self.quota, Cap) else RATE_ID
+        letter = LETTERS[type(self.quota)]
+        kind = letter + self.quota.period.word if isinstance(self.quota, Cap) else letter
         home = ("plan",) if self.route is None else ("route", self.route)
-        digest = digest_of(*home, kind, self.meter.name, self.name, size=6)
-        object.__setattr__(self, "id", kind[0] + digest)
+        shared = () if self.scope is Scope.SUBJECT else ("scope", self.scope.value)
+        apart = ("shadow",) if self.shadow else ()
+        digest = digest_of(*home, kind, self.meter.name, self.name, *shared, *apart, size=6)
+        object.__setattr__(self, "id", letter + digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +154,61 @@ class Plan:
     timezone: str | None = None
 
 
+ANY_STATUS = frozenset(range(100, 600))
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeRules:
+    """What a request costs in the end: whether its status is one that is charged for.
+
+    A request that is not charged for costs nothing on meters that count requests, and gives caps back what
+    it took; rates keep it, as they protect the app, and bytes are counted as they passed. `on_deny` says
+    which rates a refused request counts against all the same.
+    """
+
+    when: frozenset[int] = ANY_STATUS
+    refund_on: frozenset[int] = frozenset()
+    on_deny: OnDeny = OnDeny.NONE
+
+    def charges(self, status: int) -> bool:
+        """Say whether a request that ended with `status` is charged for."""
+        return status in self.when and status not in self.refund_on
+
+
+Cost: TypeAlias = "Callable[[Request], object]"
+"""The operator's own pricing of a request: units, or a mapping of meters to units."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A policy entry: methods and a path template, with what a request there costs.
 
-    `costs` gives units for meters that count requests; one that it does not name costs 1.
+    `costs` gives units for meters that count requests; one that it does not name costs 1. `pricing` may
+    give others for each request, and estimates for reported meters. Without rules of its own for what is
+    charged, those of the policy hold.
     """
 
     name: str
     template: Template | None = None
     methods: frozenset[str] | None = None
-    exempt: bool = False
+    exemption: Exemption = Exemption.NONE
     costs: tuple[tuple[str, int], ...] = ()
     limits: tuple[Limit, ...] = ()
+    pricing: Cost | None = field(default=None, compare=False)
+    charge: ChargeRules | None = None
 
     def cost(self, meter: Meter) -> int:
         """Give the units that one request costs on a meter that counts requests."""
         return dict(self.costs).get(meter.name, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """Another amount for one limit of a plan, until a day begins in the key's zone; for good without one."""
+
+    limit: str
+    quota: Quota
+    until: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +220,8 @@ class KeyEntry:
     account: str | None = None
     anchor: date | None = None
     timezone: str | None = None
+    exemption: Exemption = Exemption.NONE
+    overrides: tuple[Override, ...] = ()
 
 
 Resolver: TypeAlias = "Callable[[str], object]"
@@ -198,7 +287,11 @@ class EventRules:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request, and on what terms. `tag` is what the store knows the subject by."""
+    """Who makes a request, and on what terms.
+
+    `tag` is what the store knows the subject by, `key_holder` and `account_holder` where limits of those
+    scopes are kept. `overrides` are amounts of the caller's own by the µs until which they hold.
+    """
 
     subject: SubjectId
     tag: str
@@ -207,15 +300,30 @@ class Caller:
     account: str | None
     anchor: date | None
     timezone: str
+    key_holder: str = ""
+    account_holder: str = ""
+    exemption: Exemption = Exemption.NONE
+    overrides: tuple[tuple[Override, int | None], ...] = ()
+
+    def holder(self, scope: Scope) -> str:
+        """Give whose state a limit of this scope is, "" for the subject's."""
+        if scope is Scope.KEY:
+            return self.key_holder
+        return self.account_holder if scope is Scope.ACCOUNT else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One limit as it bears on a request of one route and plan, priced beforehand."""
+    """One limit as it bears on a request of one route and plan, priced beforehand.
+
+    `holder` names whose state it is where that is the same for all callers.
+    """
 
     limit: Limit
     need: int
     take: int
+    held: bool = False
+    holder: str = ""
 
 
 @dataclass(frozen=True)
@@ -236,11 +344,15 @@ class Policy:
     plans: Mapping[str, Plan]
     headers: HeaderRules
     events: EventRules
+    charge: ChargeRules = field(default_factory=ChargeRules)
+    week_start: int = 0
+    checkpoint_us: int = 60 * 1_000_000
+    registry: bool = False
     source: str = field(init=False)
     _matcher: Matcher[Route] = field(init=False, repr=False, compare=False)
     _callers: dict[str, Caller] = field(init=False, repr=False, compare=False)
     _strangers: Callable[[str, str | None, str | None], Caller] = field(init=False, repr=False, compare=False)
-    _lines: dict[tuple[str, str], tuple[Line, ...]] = field(init=False, repr=False, compare=False)
+    _lines: dict[tuple[object, ...], tuple[Line, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile what each request would otherwise work out again."""
@@ -267,15 +379,25 @@ class Policy:
     def caller(self, entry: KeyEntry, key: str | None) -> Caller:
         """Give the caller that an entry describes, on plan `default` where it names none."""
         plan = self.plans[entry.plan or "default"]
+        tag = digest_of(self.service, entry.subject, size=16)
+        zone = entry.timezone or plan.timezone or self.timezone
         return Caller(
             subject=SubjectId(entry.subject),
-            tag=digest_of(self.service, entry.subject, size=16),
+            tag=tag,
             plan=plan,
             key=key,
             account=entry.account,
             anchor=entry.anchor,
-            timezone=entry.timezone or plan.timezone or self.timezone,
+            timezone=zone,
+            key_holder="" if key is None else f"{tag}:k{digest_of(key, size=9)}",
+            account_holder="" if entry.account is None else self.holder(Scope.ACCOUNT, entry.account),
+            exemption=entry.exemption,
+            overrides=tuple((each, _until_us(each, zone)) for each in entry.overrides),
         )
+
+    def holder(self, scope: Scope, name: str = "") -> str:
+        """Give what the store knows a shared pool by."""
+        return digest_of(self.service, scope.value, name, size=16)
 
     def stranger(self, subject: str, plan: str | None = None, key: str | None = None) -> Caller:
         """Give the caller whom no entry describes: by a pseudonym, on the terms of a plan."""
@@ -284,22 +406,57 @@ class Policy:
     def _stranger(self, subject: str, plan: str | None, key: str | None) -> Caller:
         return self.caller(KeyEntry(subject, plan), key)
 
-    def lines(self, route: Route, plan: Plan) -> tuple[Line, ...]:
-        """Give every limit that bears on a request of this route and plan; a free route is under none."""
-        lines = self._lines.get((route.name, plan.name))
+    def lines(self, route: Route, caller: Caller, now_us: int) -> tuple[Line, ...]:
+        """Give every limit that bears on a request of this route and caller; a free route is under none."""
+        plan = caller.plan
+        active = tuple(each for each, until_us in caller.overrides if until_us is None or now_us < until_us)
+        lines = self._lines.get((route.name, plan.name, *active))
         if lines is None:
-            priced = (_line(limit, route) for limit in (*plan.limits, *route.limits))
+            limits = _overridden((*plan.limits, *route.limits), active)
+            priced = (self._line(limit, route) for limit in limits)
             lines = tuple(line for line in priced if line.need)
-            self._lines[route.name, plan.name] = lines
+            if len(self._lines) < _MOST_LINES:
+                self._lines[route.name, plan.name, *active] = lines
         return lines
+
+    def _line(self, limit: Limit, route: Route) -> Line:
+        holder = ""
+        if limit.scope is Scope.ROUTE:
+            holder = self.holder(Scope.ROUTE, route.name)
+        elif limit.scope is Scope.EVERYONE:
+            holder = self.holder(Scope.EVERYONE)
+        match limit.meter.count:
+            case Count.REQUESTS:
+                cost = route.cost(limit.meter)
+                return Line(limit, cost, cost, holder=holder)
+            case Count.CONCURRENT:
+                return Line(limit, 1, 1, held=True, holder=holder)
+            case Count.REPORTED:
+                return Line(limit, max(1, limit.reserve), limit.reserve, held=True, holder=holder)
+            case _:
+                return Line(limit, 1, limit.reserve, held=True, holder=holder)
+
+    def rules_of(self, route: Route) -> ChargeRules:
+        """Give what is charged for on a route."""
+        return route.charge or self.charge
 
 
 NO_ROUTE = Route(UNMATCHED)
 """What stands for every path that no route matches."""
 
 
-def _line(limit: Limit, route: Route) -> Line:
-    if limit.meter.count is Count.REQUESTS:
-        cost = route.cost(limit.meter)
-        return Line(limit, need=cost, take=cost)
-    return Line(limit, need=1, take=0)
+def _overridden(limits: tuple[Limit, ...], overrides: tuple[Override, ...]) -> tuple[Limit, ...]:
+    amounts = {each.limit: each.quota for each in overrides}
+    return tuple(
+        replace(limit, quota=amounts[limit.name])
+        if type(amounts.get(limit.name)) is type(limit.quota)
+        else limit
+        for limit in limits
+    )
+
+
+def _until_us(override: Override, zone: str) -> int | None:
+    if override.until is None:
+        return None
+    midnight = datetime(override.until.year, override.until.month, override.until.day, tzinfo=ZoneInfo(zone))
+    return int(midnight.timestamp()) * 1_000_000

@@ -1,12 +1,16 @@
 """What is asked of a store, and what it answers.
 
 Rule 1: a command is idempotent by its `rid`: a repeated `Admit` charges nothing more and is answered as
-admitted, a repeated `Settle` or `Cancel` changes nothing.
-Rule 2: a command is fenced: an `Admit` that arrives after `not_after_us` of the store's time is `LATE` and
-changes nothing; one whose rid was cancelled is `VOID`, whichever of the two came first.
-Rule 3: an `Admit` is all or nothing: a denied one leaves the state as it was.
+admitted, a repeated `Settle` or `Cancel` changes nothing, and a `TopUp` says what is to be held in all.
+Rule 2: a command is fenced: one that arrives after `not_after_us` of the store's time is `LATE` and
+changes nothing; one whose rid was settled or cancelled is `VOID`, whichever of the two came first.
+Rule 3: an `Admit` is all or nothing: a denied one leaves the state as it was, but for what `on_deny` says.
+Shadow charges are all or nothing among themselves, are charged only beside enforced ones that are, and
+never deny.
 Rule 4: time is the store's, in whole µs; a clock that goes back takes the rates' arrivals back with it.
 Rule 5: a `Settle` cannot be refused; one whose `Admit` the store has lost is booked in full.
+Rule 6: what is held comes back by itself: a `held` charge is a lease, given back when its time is over
+unless it was settled or topped up before; a settlement that comes later still is booked in full.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from meter_mw.model import LARGEST_COST, MeterError, RequestId
-from meter_mw.quota import AT_REST, RATE_ID, Quota, Rate, Span
+from meter_mw.quota import AT_REST, LETTERS, Cap, OnDeny, Quota, Slots, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,11 +42,14 @@ class StoreUnavailable(MeterError):
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One quota of a subject, and the units asked of it.
+    """One quota, and the units asked of it.
 
-    `need` units must be free, of which `take` are charged at once: equal where the cost is known
-    beforehand, need 1 and take 0 where only the end of the exchange will tell. `windows` are the
-    boundaries of a cap's periods around the store's now.
+    `need` units must be free, and `take` are charged. Less than needed: where only the end will tell, need
+    1 and take 0. More than needed: a cap and slots give as much of it as they have, a rate all of it.
+    What is `held` is reserved under the lease of its command, and settled to the truth. `windows` are the
+    boundaries of a cap's periods around the store's now. `holder` names whose state it is: "" for the
+    subject that the command's tag stands for, else a tag of its own or the subject's with a suffix,
+    "tag" or "tag:suffix". In one command no two charges have the same id.
     """
 
     id: str
@@ -50,21 +57,29 @@ class Charge:
     need: int
     take: int
     windows: Windows | None = None
+    held: bool = False
+    shadow: bool = False
+    holder: str = ""
 
     def __post_init__(self) -> None:
         """Refuse units that the stores' arithmetic cannot hold."""
-        if not 0 <= self.take <= self.need <= LARGEST_COST:
-            raise ValueError(f"a charge takes 0 to 2^52 units and no more than it needs, got {self}")
-        is_rate = isinstance(self.quota, Rate)
-        if (self.windows is None) is not is_rate or self.id.startswith(RATE_ID) is not is_rate:
-            raise ValueError(f"a cap has windows, a rate has none and an id that says so, got {self}")
+        if not (0 <= self.take <= LARGEST_COST and 0 <= self.need <= LARGEST_COST):
+            raise ValueError(f"a charge needs and takes 0 to 2^52 units, got {self}")
+        if self.take > self.need and not self.held:
+            raise ValueError(f"only a held charge takes more than it needs, got {self}")
+        if (self.windows is None) is isinstance(self.quota, Cap):
+            raise ValueError(f"a cap has windows, and nothing else has, got {self}")
+        if not self.id.startswith(LETTERS[type(self.quota)]):
+            raise ValueError(f"the id of a charge says of what kind its quota is, got {self}")
+        if isinstance(self.quota, Slots) and not self.held:
+            raise ValueError(f"slots are held, got {self}")
 
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """What one charge turned out to be: `actual` units where `charge.take` were taken.
+    """What one charge turned out to be: `actual` units, whatever was taken or held for it.
 
-    `window_us` is the opening of the window that a cap was charged in, 0 for a rate.
+    `window_us` is the opening of the window that a cap was charged in, 0 for other quotas.
     """
 
     charge: Charge
@@ -79,17 +94,48 @@ class Booking:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Charge all of `charges` to the subject that `tag` stands for, or none of them."""
+    """Charge all of `charges`, or none of them; `tag` stands for the subject, and keeps the rid.
+
+    What is held comes back after `lease_us`. Slots that the rid `after` holds are handed over.
+    """
 
     rid: RequestId
     tag: str
     not_after_us: int
     charges: tuple[Charge, ...]
+    lease_us: int = 0
+    on_deny: OnDeny = OnDeny.NONE
+    after: RequestId | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to hold anything without an end."""
+        if self.lease_us <= 0 and any(each.held for each in self.charges):
+            raise ValueError(f"what is held is held for some time, got a lease of {self.lease_us} µs")
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """Hold for `rid` as many units of each held charge as it says in all, and renew the lease.
+
+    `need` and `take` count what the rid holds already: a repeat takes nothing more, and an earlier one
+    that comes late takes nothing away.
+    """
+
+    rid: RequestId
+    tag: str
+    not_after_us: int
+    charges: tuple[Charge, ...]
+    lease_us: int
+
+    def __post_init__(self) -> None:
+        """Refuse to top up what is not held, or without an end."""
+        if self.lease_us <= 0 or not all(each.held for each in self.charges):
+            raise ValueError(f"a top-up is of held charges and for some time, got {self}")
 
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Put the truth in place of what was taken at admission."""
+    """Put the truth in place of what was taken and held."""
 
     rid: RequestId
     tag: str
@@ -98,10 +144,11 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Give back what `rid` was charged, if it was, and refuse it if it still comes."""
+    """Give back what `rid` was charged of `charges`, if it was, and refuse it if it still comes."""
 
     rid: RequestId
     tag: str
+    charges: tuple[Charge, ...] = ()
 
 
 Closing: TypeAlias = Settle | Cancel
@@ -133,32 +180,59 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The state of one quota: a rate's theoretical arrival, or a cap's window and the units used in it.
+    """The state of one quota: a rate's theoretical arrival, or since when a cap has counted how much.
 
-    `state` is as of after the charge when it was admitted. `fits` says whether the quota had room.
+    `state` is as of after the charge when it was made. `fits` says whether the quota had room. Of caps and
+    slots: the count goes on until `until_us`, and `granted` units are charged to the rid or held for it.
+    `overage` of this charge lie beyond what the cap includes; thresholds above `warned[0]` up to
+    `warned[1]` were reached by it, and this is the only answer that says so.
     """
 
     state: Span = AT_REST
     fits: bool = True
+    until_us: int = 0
+    granted: int = 0
+    overage: int = 0
+    warned: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The store's answer to an `Admit` or a look: one reading a charge, in their order."""
+    """The store's answer to an `Admit`, a `TopUp` or a look: one reading a charge, in their order."""
 
     verdict: Verdict
     now_us: int
     readings: tuple[Reading, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a settlement turned out to be of one booking: see `Reading`."""
+
+    index: int
+    overage: int = 0
+    warned: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The store's answer to a closing; `notes` only of bookings that there is something to say of.
+
+    A repeat is answered with the same notes.
+    """
+
+    outcome: Outcome
+    notes: tuple[Note, ...] = ()
+
+
 class Store(Protocol):
     """Keeps quota state, for callers that may block."""
 
-    def admit(self, command: Admit, *, patience_us: int) -> Tally:
+    def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         """Decide within `patience_us`, or raise StoreUnavailable."""
         ...
 
-    def settle(self, closings: Sequence[Closing]) -> Sequence[Outcome]:
+    def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
         """Apply all, each at most once, or raise StoreUnavailable; the whole batch may be repeated."""
         ...
 
