@@ -74,6 +74,14 @@ class Rate:
         whole, part = divmod(units * self.numerator, self.denominator)
         return Span(whole, part) if whole < HORIZON_US else Span(HORIZON_US, 0)
 
+    def size(self, span: Span) -> int:
+        """Give a span as a number of 1/denominator µs."""
+        return span.whole * self.denominator + span.part
+
+    def spanning(self, size: int) -> Span:
+        """Give the span of so many 1/denominator µs."""
+        return Span(*divmod(size, self.denominator))
+
     def backlog(self, arrival: Span, now_us: int) -> int:
         """Give how far the theoretical arrival lies ahead of now, in 1/denominator µs."""
         return max(0, (arrival.whole - now_us) * self.denominator + arrival.part)
@@ -232,15 +240,26 @@ def arrival(state: Span, rate: Rate, now_us: int) -> Span:
     return moment if moment.whole < now_us + HORIZON_US else Span(now_us + HORIZON_US, 0)
 
 
-def conforms(state: Span, rate: Rate, now_us: int, need: int) -> bool:
-    """Say whether `need` units fit the rate now."""
-    ahead = rate.backlog(arrival(state, rate, now_us), now_us)
-    return ahead + need * rate.numerator <= rate.burst * rate.numerator
+def conforms(state: Span, rate: Rate, now_us: int, need: Span) -> bool:
+    """Say whether `need`, the time that some units take, fits the rate now; nothing always fits."""
+    room = rate.size(rate.tolerance) - rate.backlog(arrival(state, rate, now_us), now_us)
+    return rate.size(need) <= max(0, room)
 
 
-def charged(state: Span, rate: Rate, now_us: int, take: int) -> Span:
-    """Give the state after `take` more units."""
-    return plus(arrival(state, rate, now_us), rate.span(take), rate.denominator)
+def charged(state: Span, rate: Rate, now_us: int, span: Span) -> Span:
+    """Give the state after units that take the time `span`."""
+    return plus(arrival(state, rate, now_us), span, rate.denominator)
+
+
+def penalised(state: Span, rate: Rate, now_us: int, span: Span) -> Span:
+    """Give the state when a refused request counts: what is left of the burst may go, and no debt arises."""
+    full = plus(Span(now_us, 0), rate.tolerance, rate.denominator)
+    return max(arrival(state, rate, now_us), min(charged(state, rate, now_us, span), full))
+
+
+def beyond(span: Span, held: Span, rate: Rate) -> Span:
+    """Give how much longer `span` is than what is held already."""
+    return rate.spanning(max(0, rate.size(span) - rate.size(normal(held, rate))))
 
 
 def returned(state: Span, rate: Rate, span: Span, due_us: int, now_us: int) -> Span:
@@ -251,7 +270,19 @@ def returned(state: Span, rate: Rate, span: Span, due_us: int, now_us: int) -> S
     left_us = due_us - now_us
     if left_us <= 0:
         return normal(state, rate)
-    return minus(normal(state, rate), span if span.whole < left_us else Span(left_us, 0), rate.denominator)
+    given = span if span.whole <= left_us else Span(left_us, 0)
+    return minus(normal(state, rate), given, rate.denominator)
+
+
+def booked(state: Span, rate: Rate, now_us: int, *, taken: Span, due_us: int, actual: Span) -> Span:
+    """Give the state when `taken`, charged until `due_us`, turns out to be `actual`; it cannot be refused.
+
+    More than was taken may put the rate into debt; less gives the rest back.
+    """
+    more = rate.size(actual) - rate.size(normal(taken, rate))
+    if more >= 0:
+        return charged(state, rate, now_us, rate.spanning(more)) if more else state
+    return returned(state, rate, rate.spanning(-more), due_us, now_us)
 
 
 def standing(used: Used, windows: Windows, now_us: int) -> Used:
@@ -267,6 +298,14 @@ def standing(used: Used, windows: Windows, now_us: int) -> Used:
                 return used._replace(until_us=closing)
             return Used(opening, closing)
     return used
+
+
+def closing_of(windows: Windows, opening_us: int) -> int:
+    """Give where the window closes that opens then, or around then; the same moment where none does."""
+    for opening, closing in itertools.pairwise(windows):
+        if opening <= opening_us < closing:
+            return closing
+    return opening_us
 
 
 def recounted(used: Used, cap: Cap, change: int, *, held: int = 0, unmarked: int = 0) -> Used:

@@ -16,7 +16,7 @@ from support.servers import on_every_redis
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meter_mw.stores.port import Admit, Charge, Closing, Outcome, Tally
+    from meter_mw.stores.port import Admit, Charge, Closed, Closing, Tally, TopUp
 
 
 class TestMemoryStore(StoreConformance):
@@ -43,13 +43,13 @@ class RunAsync:
         self._closings = open_store(url, clock=clock)
         self.now_us = self._store.now_us
 
-    def admit(self, command: Admit, *, patience_us: int) -> Tally:
+    def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         return self._runner.run(self._store.admit(command, patience_us=patience_us))
 
     def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
         return self._runner.run(self._store.peek(tag, charges))
 
-    def settle(self, closings: Sequence[Closing]) -> Sequence[Outcome]:
+    def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
         return self._closings.settle(closings)
 
     def close(self) -> None:

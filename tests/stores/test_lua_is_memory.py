@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from meter_mw.model import LARGEST_COST
 from meter_mw.periods import Period
-from meter_mw.quota import Cap, Rate, Span
+from meter_mw.quota import Cap, OnDeny, Rate, Slots, Span, Used
 from meter_mw.rids import new_rid
 from meter_mw.stores.memory import MemoryStore
-from meter_mw.stores.port import Admit, Booking, Cancel, Charge, Settle
+from meter_mw.stores.port import Admit, Booking, Cancel, Charge, Settle, TopUp
 from meter_mw.stores.redis_store import open_store
 from meter_mw.testing.stores import Clock, settlement
 from support.servers import on_every_redis
@@ -23,9 +23,11 @@ from support.servers import on_every_redis
 if TYPE_CHECKING:
     import redis
 
+    from meter_mw.stores.holder import Taken
     from meter_mw.stores.port import Closing, Tally
 
 SECOND = 1_000_000
+LEASE_US = 3 * SECOND
 FOR_EVER_US = 10**15
 RATES = (
     Rate(10, SECOND, 5),
@@ -35,7 +37,14 @@ RATES = (
     Rate(LARGEST_COST, SECOND, LARGEST_COST),
     Rate(1, 86_400 * SECOND, 3_000),
 )
-CAPS = (0, 1, 5, 1_000, LARGEST_COST - 1, LARGEST_COST)
+CAPS = (
+    Cap(0, Period.HOUR),
+    Cap(1, Period.HOUR, warn=(1,)),
+    Cap(5, Period.HOUR, bills=True, warn=(2, 4, 5)),
+    Cap(1_000, Period.HOUR, grace=3),
+    Cap(3, Period.HOUR, grace=1, bills=True, ceiling=6),
+    Cap(LARGEST_COST, Period.HOUR),
+)
 LENGTHS = (SECOND, 60 * SECOND, 3_600 * SECOND)
 UNITS = st.one_of(
     st.integers(0, 3),
@@ -61,21 +70,36 @@ class Ask:
     quota: int
     units: tuple[int, int]
     stale: int
+    held: bool
+    shadow: bool
+    holder: str
 
 
 ASKS = st.lists(
     st.builds(
         Ask,
-        st.sampled_from(("r1", "r2", "c1", "c2", "c3")),
+        st.sampled_from(("r1", "r2", "c1", "c2", "c3", "s1")),
         st.sampled_from((0, 1, 1, 2, 2, 3, 4, 5)),
         st.tuples(UNITS, UNITS),
         st.sampled_from((0, 0, 0, 0, 1, -1, 2, -2, -9)),
+        st.booleans(),
+        st.sampled_from((False, False, False, True)),
+        st.sampled_from(("", "", "", "shared", "a:k1")),
     ),
     max_size=4,
     unique_by=lambda ask: ask.id,
 )
 STEPS = st.one_of(
-    st.tuples(st.just("admit"), TAGS, ASKS, st.sampled_from((SECOND, SECOND, 0, -1))),
+    st.tuples(
+        st.just("admit"),
+        TAGS,
+        ASKS,
+        st.sampled_from((SECOND, SECOND, 0, -1)),
+        st.sampled_from((OnDeny.NONE, OnDeny.NONE, OnDeny.SELF, OnDeny.ALL)),
+        st.one_of(st.none(), st.integers(0, 99)),
+    ),
+    st.tuples(st.just("top up"), st.integers(0, 99), UNITS, UNITS),
+    st.tuples(st.just("top up"), st.integers(0, 99), UNITS, UNITS),
     st.tuples(st.just("peek"), TAGS, ASKS),
     st.tuples(st.just("again"), st.integers(0, 99)),
     st.tuples(st.just("settle"), st.integers(0, 99), st.lists(UNITS, min_size=4, max_size=4)),
@@ -95,19 +119,24 @@ class Both:
         self.asked: list[tuple[Admit, Tally]] = []
 
     def charge(self, ask: Ask) -> Charge:
-        take, need = sorted(ask.units)
+        held = ask.held or ask.id.startswith("s")
+        take, need = ask.units if held else sorted(ask.units)
+        told = {"held": held, "shadow": ask.shadow, "holder": ask.holder}
         if ask.id.startswith("r"):
-            return Charge(ask.id, RATES[ask.quota], need, take)
+            return Charge(ask.id, RATES[ask.quota], need, take, None, **told)
+        if ask.id.startswith("s"):
+            return Charge(ask.id, Slots(1 + ask.quota), need, take, None, **told)
         length = LENGTHS[int(ask.id[1:]) - 1]
         now_us = self.clock()
         opening = now_us - now_us % length + ask.stale * length
         windows = (opening - length, opening, opening + length, opening + 2 * length)
-        return Charge(ask.id, Cap(CAPS[ask.quota], Period.HOUR), need, take, windows)
+        return Charge(ask.id, CAPS[ask.quota], need, take, windows, **told)
 
-    def admit(self, command: Admit) -> None:
+    def admit(self, command: Admit | TopUp) -> None:
         tally = self.memory.admit(command)
         assert self.redis.admit(command, patience_us=5 * SECOND) == tally
-        self.asked.append((command, tally))
+        if isinstance(command, Admit):
+            self.asked.append((command, tally))
 
     def close(self, closing: Closing) -> None:
         assert list(self.redis.settle((closing,))) == list(self.memory.settle((closing,)))
@@ -116,31 +145,62 @@ class Both:
         match step:
             case ("move", int(shift)):
                 self.clock.move(shift)
-            case ("admit", str(tag), [*asks], int(within)):
+            case ("admit", str(tag), [*asks], int(within), OnDeny() as on_deny, after):
                 charges = tuple(self.charge(ask) for ask in asks)
-                self.admit(Admit(new_rid(self.clock()), tag, self.clock() + within, charges))
+                follows = self.asked[after % len(self.asked)][0].rid if self.asked and after else None
+                rid, fence = new_rid(self.clock()), self.clock() + within
+                self.admit(Admit(rid, tag, fence, charges, LEASE_US, on_deny, follows))
             case ("peek", str(tag), [*asks]):
                 charges = tuple(self.charge(ask) for ask in asks)
                 assert self.redis.peek(tag, charges) == self.memory.peek(tag, charges)
             case (str(verb), int(number), *rest) if self.asked:
                 command, tally = self.asked[number % len(self.asked)]
                 if verb == "again":
-                    self.admit(Admit(command.rid, command.tag, self.clock() + SECOND, command.charges))
+                    self.admit(replace(command, not_after_us=self.clock() + SECOND))
+                elif verb == "top up":
+                    self.admit(self.top_up(command, *rest))
                 elif verb == "cancel":
-                    self.close(Cancel(command.rid, command.tag))
+                    self.close(Cancel(command.rid, command.tag, command.charges))
                 else:
                     self.close(self.settlement(command, tally, rest[0]))
 
     def hold_the_same(self) -> None:
         """The script keeps what memory keeps, to the last boundary, and lets nothing live for ever."""
-        for tag, subject in self.memory._subjects.items():
-            packed = self.looker.get(f"mw:{{{tag}}}")
-            seen, kept = msgspec.msgpack.decode(packed or b"\x92\x00\x80")
-            states = {id_: (Span(*state[:2]), (*state, state[0])[2]) for id_, state in dict(kept).items()}
-            assert states == {id_: (each.state, each.until_us) for id_, each in subject.entries.items()}
-            assert not states or seen == subject.seen_us
+        for name, holder in self.memory._holders.items():
+            tag, _, suffix = name.partition(":")
+            key = f"mw:{{{tag}}}:{suffix}" if suffix else f"mw:{{{tag}}}"
+            seen, kept, *due = msgspec.msgpack.decode(self.looker.get(key) or b"\x92\x00\x80")
+            rates = {id_: Span(*entry) for id_, entry in dict(kept).items() if id_[0] == "r"}
+            counts = {
+                id_: Used(entry[0], entry[2], entry[1], *entry[3:])
+                for id_, entry in dict(kept).items()
+                if id_[0] != "r"
+            }
+            assert (rates, counts, [*due, 0][0]) == (holder.rates, holder.counts, holder.due_us)
+            assert not kept or seen == holder.seen_us
+            held = {
+                name: msgspec.msgpack.decode(each) for name, each in self.looker.hgetall(f"{key}:h").items()
+            }
+            assert held == {
+                bytes.fromhex(rid.replace("-", "")) + id_.encode(): _packed(each)
+                for (rid, id_), each in holder.holds.items()
+            }
         for key in self.looker.scan_iter("mw:*"):
             assert self.looker.pttl(key) > 0
+
+    def top_up(self, command: Admit, need: int, take: int) -> TopUp:
+        now_us = self.clock()
+        charges = tuple(replace(each, need=need, take=take) for each in command.charges if each.held)
+        charges = tuple(self.rolled(each) for each in charges)
+        return TopUp(command.rid, command.tag, now_us + SECOND, charges, LEASE_US)
+
+    def rolled(self, charge: Charge) -> Charge:
+        """Give the charge with windows around now, as an edge would."""
+        if charge.windows is None:
+            return charge
+        length = charge.windows[1] - charge.windows[0]
+        opening = self.clock() - self.clock() % length
+        return replace(charge, windows=(opening - length, opening, opening + length, opening + 2 * length))
 
     def settlement(self, command: Admit, tally: Tally, units: object) -> Settle:
         assert isinstance(units, list)
@@ -149,6 +209,13 @@ class Both:
         windows = (0 if each.windows is None else each.windows[1] for each in command.charges)
         bookings = (Booking(*each) for each in zip(command.charges, units, windows, strict=False))
         return Settle(command.rid, command.tag, tuple(bookings))
+
+
+def _packed(held: Taken) -> list[int]:
+    """Give a hold as the script keeps it."""
+    if isinstance(held.quota, Rate):
+        return [held.until_us, *held.span, held.due_us, held.quota.denominator]
+    return [held.until_us, held.start_us, held.units, held.base]
 
 
 @on_every_redis

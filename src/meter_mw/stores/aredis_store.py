@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from meter_mw.stores.redis_link import PATIENCE_US, Address, StoreClock, converse, read_url
 from meter_mw.stores.redis_pipe import Line
-from meter_mw.stores.redis_protocol import admit_call, peek_call, tally
+from meter_mw.stores.redis_protocol import admit_call, closed, closing_call, peek_call, tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from meter_mw.stores.port import Admit, Charge, Tally
+    from meter_mw.stores.port import Admit, Charge, Closed, Closing, Tally, TopUp
     from meter_mw.stores.redis_protocol import Call
 
 
@@ -44,7 +44,7 @@ class AsyncRedisStore:
         """Let go of the running loop's connection; the next command opens a new one."""
         await self._line().close()
 
-    async def admit(self, command: Admit, *, patience_us: int) -> Tally:
+    async def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         """Decide in one round trip; see `AsyncStore.admit`."""
         return await self._read(admit_call(command, self._time()), patience_us, urgent=True)
 
@@ -52,14 +52,31 @@ class AsyncRedisStore:
         """Read without changing anything; see `AsyncStore.peek`."""
         return await self._read(peek_call(tag, charges, self._time()), PATIENCE_US, urgent=False)
 
+    async def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
+        """Apply in one round trip; see `AsyncStore.settle`."""
+        clock = self._time()
+        sent_us = self._store_clock.local()
+        calls = [closing_call(each, clock) for each in closings]
+        answers = [closed(each) for each in await self._ask(calls, PATIENCE_US, urgent=False)]
+        for _, now_us in answers[-1:]:
+            self._store_clock.learn(now_us, sent_us)
+        return [answer for answer, _ in answers]
+
+    async def ask(self, calls: Sequence[Call], *, patience_us: int) -> list[object]:
+        """Have other commands answered in one round trip, or raise StoreUnavailable."""
+        return await self._ask(calls, patience_us, urgent=True)
+
     async def _read(self, call: Call, patience_us: int, *, urgent: bool) -> Tally:
         sent_us = self._store_clock.local()
-        line = self._line()
-        talk = converse((call,), self._address.place, line.breaker, urgent=urgent)
-        (reply,) = await line.hold(talk, patience_us)
+        (reply,) = await self._ask((call,), patience_us, urgent=urgent)
         answer = tally(reply)
         self._store_clock.learn(answer.now_us, sent_us)
         return answer
+
+    async def _ask(self, calls: Sequence[Call], patience_us: int, *, urgent: bool) -> list[object]:
+        line = self._line()
+        talk = converse(calls, self._address.place, line.breaker, urgent=urgent)
+        return await line.hold(talk, patience_us)
 
     def _time(self) -> str:
         return "" if self._clock is None else str(self._clock())

@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from meter_mw.model import RequestId
-from meter_mw.quota import (
-    AT_REST,
-    RATE_ID,
-    Rate,
-    Span,
-    arrival,
-    booked,
-    charged,
-    conforms,
-    normal,
-    recounted,
-    standing_window,
-    used_in,
-)
+from meter_mw.quota import OnDeny
+from meter_mw.stores.holder import Holder
 from meter_mw.stores.port import (
-    KEPT_US,
-    NO_WINDOWS,
     REMEMBERED_US,
     Admit,
-    Booking,
-    Cancel,
+    Closed,
+    Note,
     Outcome,
     Reading,
+    Settle,
     Tally,
+    TopUp,
     Verdict,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from meter_mw.stores.port import Charge, Closing
+    from meter_mw.stores.holder import Ask, Taken
+    from meter_mw.stores.port import Booking, Charge, Closing
 
 _T = TypeVar("_T")
 
@@ -46,31 +35,31 @@ _SWEEP_AFTER = 1024
 """Calls between two looks at every subject, or as many as there are subjects if that is more."""
 
 
-@dataclass(slots=True)
-class _Entry:
-    """The state of one quota, and when it no longer says anything."""
-
-    state: Span
-    until_us: int
-
-
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Pending:
-    """A rid that was admitted: what it was charged, and in which windows."""
+    """A rid that was admitted: what it was charged for good, and what its answer said."""
 
-    charges: tuple[tuple[Charge, int], ...]
+    taken: dict[str, Taken]
+    said: dict[str, Reading]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fate:
+    """What became of a rid in the end, and what its answer said."""
+
+    outcome: Outcome
+    notes: tuple[Note, ...] = ()
+    fits: tuple[bool, ...] = ()
 
 
 @dataclass(slots=True)
-class _Subject:
-    """All that is kept of one subject."""
+class _Requests:
+    """What became of the requests of one subject."""
 
-    seen_us: int = 0
-    entries: dict[str, _Entry] = field(default_factory=dict)
     pending: dict[RequestId, tuple[int, _Pending]] = field(default_factory=dict)
-    closed: dict[RequestId, tuple[int, Literal["settled", "void"]]] = field(default_factory=dict)
+    closed: dict[RequestId, tuple[int, _Fate]] = field(default_factory=dict)
 
-    def close(self, rid: RequestId, fate: Literal["settled", "void"], now_us: int) -> None:
+    def close(self, rid: RequestId, fate: _Fate, now_us: int) -> None:
         """Note what became of a rid."""
         self.pending.pop(rid, None)
         self.closed[rid] = (now_us, fate)
@@ -97,7 +86,8 @@ class MemoryStore:
         self._clock = clock
         self._remembered_us = remembered_us
         self._closed_us = remembered_us if closed_us is None else closed_us
-        self._subjects: dict[str, _Subject] = {}
+        self._holders: dict[str, Holder] = {}
+        self._requests: dict[str, _Requests] = {}
         self._lock = threading.Lock()
         self._until_sweep = _SWEEP_AFTER
 
@@ -108,69 +98,112 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def admit(self, command: Admit, *, patience_us: int = 0) -> Tally:  # noqa: ARG002 - it never waits
+    def admit(self, command: Admit | TopUp, *, patience_us: int = 0) -> Tally:  # noqa: ARG002 - it never waits
         """Decide at once; see `Store.admit`."""
         with self._lock:
             now_us = self._clock()
             if now_us > command.not_after_us:
                 return Tally(Verdict.LATE, now_us)
-            subject = self._subject(command.tag, now_us)
-            known = self._remembered(subject, command.rid, now_us)
-            if isinstance(known, _Pending):
-                readings = tuple(Reading(_standing(subject, each, now_us)) for each in command.charges)
-                return Tally(Verdict.ADMITTED, now_us, readings)
-            if known is not None:
-                return Tally(Verdict.VOID, now_us)
-            if not all(_covers(each, now_us) for each in command.charges):
-                return Tally(Verdict.REFRESH, now_us)
-            return self._decide(subject, command, now_us)
+            holders = self._held_by(command.tag, command.charges, now_us)
+            tally = self._answer(command, holders, now_us)
+            for holder in holders.values():
+                holder.rest(now_us)
+            return tally
 
-    def _decide(self, subject: _Subject, command: Admit, now_us: int) -> Tally:
-        standings = [_standing(subject, each, now_us) for each in command.charges]
-        fits = [_fits(state, each, now_us) for state, each in zip(standings, command.charges, strict=True)]
-        if not all(fits):
-            return Tally(Verdict.DENIED, now_us, tuple(map(Reading, standings, fits)))
-        windows: list[int] = []
-        after: list[Reading] = []
-        for standing, charge in zip(standings, command.charges, strict=True):
-            state = _after(standing, charge, now_us)
-            if charge.take:
-                _write(subject, charge, state)
-            windows.append(0 if isinstance(charge.quota, Rate) else state.whole)
-            after.append(Reading(state))
-        if any(charge.take for charge in command.charges):
-            _prune(subject, now_us)
-        pending = _Pending(tuple(zip(command.charges, windows, strict=True)))
-        subject.pending[command.rid] = (now_us, pending)
-        return Tally(Verdict.ADMITTED, now_us, tuple(after))
+    def _answer(self, command: Admit | TopUp, holders: dict[str, Holder], now_us: int) -> Tally:
+        known = self._remembered(command.tag, command.rid, now_us)
+        if isinstance(known, _Fate):
+            return _void(known, command, holders, now_us)
+        if known is not None and isinstance(command, Admit):
+            return Tally(Verdict.ADMITTED, now_us, _again(known, command, holders, now_us))
+        if not all(_covers(each, now_us) for each in command.charges):
+            return Tally(Verdict.REFRESH, now_us)
+        if isinstance(command, TopUp):
+            return self._top_up(command, holders, now_us)
+        return self._decide(command, holders, now_us)
 
-    def settle(self, closings: Sequence[Closing]) -> Sequence[Outcome]:
+    def _decide(self, command: Admit, holders: dict[str, Holder], now_us: int) -> Tally:
+        asks = [
+            holders[each.holder or command.tag].ask(each, now_us, after=command.after)
+            for each in command.charges
+        ]
+        if not all(ask.fits for ask in asks if not ask.charge.shadow):
+            return self._denied(command, asks, holders, now_us)
+        shadows = all(ask.fits for ask in asks)
+        until_us = now_us + command.lease_us
+        readings: list[Reading] = []
+        pending = _Pending({}, {})
+        for ask in asks:
+            if ask.charge.shadow and not shadows:
+                readings.append(ask.reading())
+                continue
+            holder = holders[ask.charge.holder or command.tag]
+            reading, taken = holder.charge(ask, now_us, command.rid, until_us, command.after)
+            readings.append(reading)
+            pending.said[ask.charge.id] = reading
+            if not ask.charge.held:
+                pending.taken[ask.charge.id] = taken
+        self._of(command.tag).pending[command.rid] = (now_us, pending)
+        return Tally(Verdict.ADMITTED, now_us, tuple(readings))
+
+    def _denied(self, command: Admit, asks: Sequence[Ask], holders: dict[str, Holder], now_us: int) -> Tally:
+        if command.on_deny is OnDeny.NONE:
+            return Tally(Verdict.DENIED, now_us, tuple(ask.reading() for ask in asks))
+        readings = []
+        for ask in asks:
+            counts = not ask.charge.shadow and (command.on_deny is OnDeny.ALL or not ask.fits)
+            holder = holders[ask.charge.holder or command.tag]
+            readings.append(holder.penalise(ask, now_us) if counts else ask.reading())
+        fate = _Fate(Outcome.VOID, fits=tuple(ask.fits for ask in asks))
+        self._of(command.tag).close(command.rid, fate, now_us)
+        return Tally(Verdict.DENIED, now_us, tuple(readings))
+
+    def _top_up(self, command: TopUp, holders: dict[str, Holder], now_us: int) -> Tally:
+        asks = [
+            holders[each.holder or command.tag].ask(each, now_us, command.rid) for each in command.charges
+        ]
+        if not all(ask.fits for ask in asks if not ask.charge.shadow):
+            return Tally(Verdict.DENIED, now_us, tuple(ask.reading() for ask in asks))
+        until_us = now_us + command.lease_us
+        readings = []
+        for ask in asks:
+            if ask.fits:
+                holder = holders[ask.charge.holder or command.tag]
+                reading, _ = holder.charge(ask, now_us, command.rid, until_us, None)
+                readings.append(reading)
+            else:
+                readings.append(ask.reading())
+        return Tally(Verdict.ADMITTED, now_us, tuple(readings))
+
+    def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
         """Apply each at most once; see `Store.settle`."""
         with self._lock:
             return tuple(self._close(each, self._clock()) for each in closings)
 
-    def _close(self, closing: Closing, now_us: int) -> Outcome:
-        subject = self._subject(closing.tag, now_us)
-        known = self._remembered(subject, closing.rid, now_us)
-        if known == "settled":
-            return Outcome.ALREADY
-        if known == "void":
-            return Outcome.VOID
-        if isinstance(closing, Cancel):
-            subject.close(closing.rid, "void", now_us)
-            if known is None:
-                return Outcome.RECOVERED
-            _book(
-                subject,
-                [(Booking(charge, 0, window), charge.take) for charge, window in known.charges],
-                now_us,
-            )
-            return Outcome.APPLIED
-        subject.close(closing.rid, "settled", now_us)
-        _book(
-            subject, [(each, 0 if known is None else each.charge.take) for each in closing.bookings], now_us
-        )
-        return Outcome.RECOVERED if known is None else Outcome.APPLIED
+    def _close(self, closing: Closing, now_us: int) -> Closed:
+        bookings = closing.bookings
+        holders = self._held_by(closing.tag, (each.charge for each in bookings), now_us)
+        closed = self._book(closing, bookings, holders, now_us)
+        for holder in holders.values():
+            holder.rest(now_us)
+        return closed
+
+    def _book(
+        self, closing: Closing, bookings: Sequence[Booking], holders: dict[str, Holder], now_us: int
+    ) -> Closed:
+        known = self._remembered(closing.tag, closing.rid, now_us)
+        if isinstance(known, _Fate):
+            return Closed(known.outcome, known.notes)
+        notes = []
+        for index, booking in enumerate(bookings):
+            holder = holders[booking.charge.holder or closing.tag]
+            taken = None if known is None else known.taken.get(booking.charge.id)
+            note = holder.settle(closing.rid, booking, taken, now_us)
+            if note is not None and isinstance(closing, Settle):
+                notes.append(replace(note, index=index))
+        ended = Outcome.ALREADY if isinstance(closing, Settle) else Outcome.VOID
+        self._of(closing.tag).close(closing.rid, _Fate(ended, tuple(notes)), now_us)
+        return Closed(Outcome.RECOVERED if known is None else Outcome.APPLIED, tuple(notes))
 
     def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
         """Read without changing anything; see `Store.peek`."""
@@ -178,40 +211,75 @@ class MemoryStore:
             now_us = self._clock()
             if not all(_covers(each, now_us) for each in charges):
                 return Tally(Verdict.REFRESH, now_us)
-            subject = _as_of(self._subjects.get(tag) or _Subject(), now_us)
-            standings = [_standing(subject, each, now_us) for each in charges]
-            fits = [_fits(state, each, now_us) for state, each in zip(standings, charges, strict=True)]
-            readings = tuple(map(Reading, standings, fits))
-            return Tally(Verdict.ADMITTED if all(fits) else Verdict.DENIED, now_us, readings)
+            asks = []
+            for each in charges:
+                holder = self._holders.get(each.holder or tag, Holder()).copy()
+                holder.wake(now_us)
+                asks.append(holder.ask(each, now_us))
+            fits = all(ask.fits for ask in asks if not ask.charge.shadow)
+            readings = tuple(ask.reading() for ask in asks)
+            return Tally(Verdict.ADMITTED if fits else Verdict.DENIED, now_us, readings)
 
-    def _subject(self, tag: str, now_us: int) -> _Subject:
+    def _held_by(self, tag: str, charges: Iterable[Charge], now_us: int) -> dict[str, Holder]:
+        """Give the holders that a command is about, as of now."""
         self._until_sweep -= 1
         if self._until_sweep < 0:
             self._sweep(now_us)
-        subject = self._subjects.get(tag)
-        if subject is None:
-            subject = self._subjects[tag] = _Subject()
-        if now_us < subject.seen_us:
-            _rewind(subject, now_us)
-        return subject
+        holders = {}
+        for name in {tag, *(each.holder or tag for each in charges)}:
+            holder = holders[name] = self._holders.setdefault(name, Holder())
+            holder.wake(now_us)
+        return holders
 
-    def _remembered(
-        self, subject: _Subject, rid: RequestId, now_us: int
-    ) -> _Pending | Literal["settled", "void"] | None:
-        _forget(subject.pending, now_us - self._remembered_us)
-        _forget(subject.closed, now_us - self._closed_us)
-        return subject.pending.get(rid, (0, None))[1] or subject.closed.get(rid, (0, None))[1]
+    def _of(self, tag: str) -> _Requests:
+        return self._requests.setdefault(tag, _Requests())
+
+    def _remembered(self, tag: str, rid: RequestId, now_us: int) -> _Pending | _Fate | None:
+        requests = self._requests.get(tag)
+        if requests is None:
+            return None
+        _forget(requests.pending, now_us - self._remembered_us)
+        _forget(requests.closed, now_us - self._closed_us)
+        return requests.pending.get(rid, (0, None))[1] or requests.closed.get(rid, (0, None))[1]
 
     def _sweep(self, now_us: int) -> None:
-        for subject in self._subjects.values():
-            _prune(subject, now_us)
-            self._remembered(subject, RequestId(""), now_us)
-        self._subjects = {
-            tag: subject
-            for tag, subject in self._subjects.items()
-            if subject.entries or subject.pending or subject.closed
+        for holder in self._holders.values():
+            holder.wake(now_us)
+            holder.rest(now_us)
+            holder.forget(now_us)
+        self._holders = {
+            name: each for name, each in self._holders.items() if each.rates or each.counts or each.holds
         }
-        self._until_sweep = max(_SWEEP_AFTER, len(self._subjects))
+        for tag in self._requests:
+            self._remembered(tag, RequestId(""), now_us)
+        self._requests = {tag: each for tag, each in self._requests.items() if each.pending or each.closed}
+        self._until_sweep = max(_SWEEP_AFTER, len(self._holders))
+
+
+def _void(known: _Fate, command: Admit | TopUp, holders: dict[str, Holder], now_us: int) -> Tally:
+    """Answer a command whose request is over; one that was denied and counted is denied again."""
+    if not known.fits or isinstance(command, TopUp):
+        return Tally(Verdict.VOID, now_us)
+    readings = [
+        replace(holders[each.holder or command.tag].ask(each, now_us).reading(), fits=fit)
+        for each, fit in zip(command.charges, known.fits, strict=True)
+    ]
+    return Tally(Verdict.DENIED, now_us, tuple(readings))
+
+
+def _again(known: _Pending, command: Admit, holders: dict[str, Holder], now_us: int) -> tuple[Reading, ...]:
+    """Answer a repeated command: how its quotas stand, and what the first answer said."""
+    readings = []
+    for each in command.charges:
+        reading = holders[each.holder or command.tag].ask(each, now_us).reading()
+        said = known.said.get(each.id)
+        if said is None:
+            readings.append(reading)
+        else:
+            readings.append(
+                replace(reading, fits=True, granted=said.granted, overage=said.overage, warned=said.warned)
+            )
+    return tuple(readings)
 
 
 def _forget(rids: dict[RequestId, tuple[int, _T]], until_us: int) -> None:
@@ -226,83 +294,3 @@ def _forget(rids: dict[RequestId, tuple[int, _T]], until_us: int) -> None:
 def _covers(charge: Charge, now_us: int) -> bool:
     """Whether the windows that were sent reach around the store's now."""
     return charge.windows is None or charge.windows[0] <= now_us < charge.windows[-1]
-
-
-def _rewind(subject: _Subject, now_us: int) -> None:
-    """Take the rates' arrivals back with a clock that went back (Rule 4)."""
-    back_us = subject.seen_us - now_us
-    for id_, entry in subject.entries.items():
-        if id_.startswith(RATE_ID):
-            whole = entry.state.whole - back_us
-            subject.entries[id_] = _Entry(Span(whole, entry.state.part), whole)
-    subject.seen_us = now_us
-
-
-def _as_of(subject: _Subject, now_us: int) -> _Subject:
-    """Give the subject as a charge would find it now, without touching it."""
-    if now_us >= subject.seen_us:
-        return subject
-    subject = _Subject(subject.seen_us, dict(subject.entries))
-    _rewind(subject, now_us)
-    return subject
-
-
-def _standing(subject: _Subject, charge: Charge, now_us: int) -> Span:
-    """The state of one quota as it counts now."""
-    entry = subject.entries.get(charge.id)
-    state = AT_REST if entry is None else entry.state
-    if isinstance(charge.quota, Rate):
-        return arrival(state, charge.quota, now_us)
-    opening, _ = standing_window(state.whole, charge.windows or NO_WINDOWS, now_us)
-    return Span(opening, used_in(state, opening))
-
-
-def _fits(state: Span, charge: Charge, now_us: int) -> bool:
-    if isinstance(charge.quota, Rate):
-        return conforms(state, charge.quota, now_us, charge.need)
-    return state.part + charge.need <= charge.quota.units
-
-
-def _after(state: Span, charge: Charge, now_us: int) -> Span:
-    if isinstance(charge.quota, Rate):
-        return charged(state, charge.quota, now_us, charge.take)
-    return Span(state.whole, state.part + charge.take)
-
-
-def _write(subject: _Subject, charge: Charge, state: Span) -> None:
-    """Keep a state until it says nothing more: its burst is back, or its window closed."""
-    until_us = state.whole
-    if charge.windows is not None:
-        _, until_us = standing_window(state.whole, charge.windows, state.whole)
-        before = subject.entries.get(charge.id)
-        if before is not None and before.state.whole == state.whole:
-            until_us = max(until_us, before.until_us)
-    subject.entries[charge.id] = _Entry(state, until_us)
-
-
-def _book(subject: _Subject, bookings: Sequence[tuple[Booking, int]], now_us: int) -> None:
-    """Put what each booking is in place of what was taken; one that is right already changes nothing."""
-    changed = False
-    for booking, taken in bookings:
-        charge = booking.charge
-        entry = subject.entries.get(charge.id)
-        before = AT_REST if entry is None else entry.state
-        if booking.actual == taken:
-            continue
-        if isinstance(charge.quota, Rate):
-            state = normal(before, charge.quota)
-            state = booked(state, charge.quota, now_us, taken=taken, actual=booking.actual)
-        else:
-            state = recounted(before, booking.window_us, taken=taken, actual=booking.actual)
-            if state == before:
-                continue
-        _write(subject, charge, state)
-        changed = True
-    if changed:
-        _prune(subject, now_us)
-
-
-def _prune(subject: _Subject, now_us: int) -> None:
-    subject.seen_us = now_us
-    for id_ in [id_ for id_, entry in subject.entries.items() if entry.until_us + KEPT_US < now_us]:
-        del subject.entries[id_]

@@ -150,6 +150,11 @@ class Cancel:
     tag: str
     charges: tuple[Charge, ...] = ()
 
+    @property
+    def bookings(self) -> tuple[Booking, ...]:
+        """What it turned out to be: nothing."""
+        return tuple(Booking(each, 0) for each in self.charges)
+
 
 Closing: TypeAlias = Settle | Cancel
 """What ends an admission."""
@@ -252,8 +257,12 @@ class Store(Protocol):
 class AsyncStore(Protocol):
     """Keeps quota state, for callers on an event loop."""
 
-    async def admit(self, command: Admit, *, patience_us: int) -> Tally:
+    async def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         """Decide within `patience_us`, or raise StoreUnavailable."""
+        ...
+
+    async def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
+        """Apply all, each at most once, or raise StoreUnavailable; the whole batch may be repeated."""
         ...
 
     async def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:

@@ -23,14 +23,14 @@ from meter_mw.stores.redis_link import (
     converse,
     read_url,
 )
-from meter_mw.stores.redis_protocol import admit_call, closing_call, outcome, pack, peek_call, tally
+from meter_mw.stores.redis_protocol import admit_call, closed, closing_call, pack, peek_call, tally
 
 if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import Callable, Sequence
 
-    from meter_mw.stores.port import Admit, Charge, Closing, Outcome, Tally
+    from meter_mw.stores.port import Admit, Charge, Closed, Closing, Tally, TopUp
     from meter_mw.stores.redis_link import Talk, Trip
     from meter_mw.stores.redis_protocol import Call
 
@@ -63,7 +63,7 @@ class RedisStore:
         """Let go of connections; the next command opens new ones."""
         self._pool().drop()
 
-    def admit(self, command: Admit, *, patience_us: int) -> Tally:
+    def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         """Decide in one round trip; see `Store.admit`."""
         return self._read(admit_call(command, self._time()), patience_us, urgent=True)
 
@@ -71,18 +71,22 @@ class RedisStore:
         """Read without changing anything; see `Store.peek`."""
         return self._read(peek_call(tag, charges, self._time()), PATIENCE_US, urgent=False)
 
-    def settle(self, closings: Sequence[Closing]) -> Sequence[Outcome]:
+    def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
         """Apply in round trips of a hundred; see `Store.settle`."""
         clock = self._time()
         calls = [closing_call(each, clock) for each in closings]
-        outcomes: list[Outcome] = []
+        answers: list[Closed] = []
         for start in range(0, len(calls), BATCH):
             sent_us = self._store_clock.local()
             for reply in self._ask(calls[start : start + BATCH], PATIENCE_US, urgent=False):
-                what, now_us = outcome(reply)
-                outcomes.append(what)
+                answer, now_us = closed(reply)
+                answers.append(answer)
             self._store_clock.learn(now_us, sent_us)
-        return outcomes
+        return answers
+
+    def ask(self, calls: Sequence[Call], *, patience_us: int) -> list[object]:
+        """Have other commands answered in one round trip, or raise StoreUnavailable."""
+        return self._ask(calls, patience_us, urgent=True)
 
     def _read(self, call: Call, patience_us: int, *, urgent: bool) -> Tally:
         sent_us = self._store_clock.local()

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from meter_mw.model import LARGEST_COST
 from meter_mw.periods import Period, Windows, calendar
-from meter_mw.quota import HORIZON_US, Cap, Quota, Rate
+from meter_mw.quota import HORIZON_US, LETTERS, Cap, Quota, Rate, Slots
 from meter_mw.rids import new_rid
 from meter_mw.stores.port import (
     REMEMBERED_US,
@@ -24,11 +24,13 @@ from meter_mw.stores.port import (
     Booking,
     Cancel,
     Charge,
+    Closed,
     Closing,
     Outcome,
     Reading,
     Settle,
     Tally,
+    TopUp,
     Verdict,
 )
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 SECOND_US = 1_000_000
 PATIENCE_US = 5 * SECOND_US
+LEASE_US = 30 * SECOND_US
 
 
 class Clock:
@@ -59,11 +62,11 @@ class Clock:
 class ConformingStore(Protocol):
     """What the laws ask of a store; an async one is wrapped in a runner by its test."""
 
-    def admit(self, command: Admit, *, patience_us: int) -> Tally:
+    def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         """See `Store.admit`."""
         ...
 
-    def settle(self, closings: Sequence[Closing]) -> Sequence[Outcome]:
+    def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
         """See `Store.settle`."""
         ...
 
@@ -88,12 +91,23 @@ class Bench:
         self.store = make_store(self.clock)
         self.tag = uuid4().hex
 
-    def charge(self, id_: str, quota: Quota, need: int = 1, take: int | None = None) -> Charge:
+    def charge(
+        self,
+        id_: str,
+        quota: Quota,
+        need: int = 1,
+        take: int | None = None,
+        *,
+        held: bool = False,
+        shadow: bool = False,
+        holder: str = "",
+    ) -> Charge:
         """Ask `need` units of a quota."""
         take = need if take is None else take
-        if isinstance(quota, Rate):
-            return Charge(f"r:{id_}", quota, need, take)
-        return Charge(f"c:{id_}", quota, need, take, self.windows(quota.period))
+        windows = self.windows(quota.period) if isinstance(quota, Cap) else None
+        held = held or isinstance(quota, Slots)
+        id_ = f"{LETTERS[type(quota)]}:{id_}"
+        return Charge(id_, quota, need, take, windows, held=held, shadow=shadow, holder=holder)
 
     def windows(self, period: Period) -> Windows:
         """Give the windows around the clock's now, in UTC."""
@@ -102,7 +116,7 @@ class Bench:
     def command(self, *charges: Charge, tag: str | None = None, within_us: int = SECOND_US) -> Admit:
         """Make a command with a new rid."""
         now_us = self.clock()
-        return Admit(new_rid(now_us), tag or self.tag, now_us + within_us, charges)
+        return Admit(new_rid(now_us), tag or self.tag, now_us + within_us, charges, LEASE_US)
 
     def send(self, command: Admit) -> Tally:
         """Have a command decided."""
@@ -122,12 +136,12 @@ class Bench:
 
     def cancel(self, command: Admit) -> Outcome:
         """Give a command's units back."""
-        return self.close(Cancel(command.rid, command.tag))
+        return self.close(Cancel(command.rid, command.tag, command.charges))
 
     def close(self, closing: Closing) -> Outcome:
         """Settle or cancel one."""
-        (outcome,) = self.store.settle((closing,))
-        return outcome
+        (closed,) = self.store.settle((closing,))
+        return closed.outcome
 
     def peek(self, *charges: Charge) -> tuple[Reading, ...]:
         """Read how the charges stand."""
@@ -470,11 +484,11 @@ class StoreConformance:
         commands = [at.command(cap) for _ in range(250)]
         tallies = [at.send(each) for each in commands[:50]]
         batch: list[Closing] = [settlement(*each, 2) for each in zip(commands, tallies, strict=False)]
-        batch += [Cancel(each.rid, each.tag) for each in commands[25:]]
+        batch += [Cancel(each.rid, each.tag, each.charges) for each in commands[25:]]
         outcomes = [Outcome.APPLIED] * 50 + [Outcome.ALREADY] * 25 + [Outcome.RECOVERED] * 200
-        assert list(at.store.settle(batch)) == outcomes
+        assert [each.outcome for each in at.store.settle(batch)] == outcomes
         again = [Outcome.ALREADY] * 75 + [Outcome.VOID] * 200
-        assert list(at.store.settle(batch)) == again
+        assert [each.outcome for each in at.store.settle(batch)] == again
         assert at.used(cap) == 100
 
     def test_empty_batch(self) -> None:
