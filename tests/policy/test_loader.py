@@ -20,6 +20,7 @@ from meter_mw.periods import Period
 from meter_mw.policy.identity import BearerKey, Credential, HeaderKey, QueryKey, pseudonym
 from meter_mw.policy.loader import load
 from meter_mw.policy.policy import (
+    Exemption,
     Failure,
     FileSinkRule,
     HttpSinkRule,
@@ -236,7 +237,7 @@ def test_route_limits_carry_the_route_and_a_name_for_header_fields() -> None:
 def test_routes_are_matched_in_their_order_at_their_cost() -> None:
     policy = good("routes")
     health, one, search, other = policy.routes
-    assert health.exempt
+    assert health.exemption is Exemption.FREE
     assert policy.route("HEAD", "/v1/7") is one
     assert policy.route("POST", "/v1/search") is search
     assert search.cost(policy.meters[0]) == 0

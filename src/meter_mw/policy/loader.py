@@ -6,24 +6,28 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from meter_mw.policy.nodes import nodes_of
-from meter_mw.policy.policy import HeaderRules, IdentityRules, Mode, Policy, Unknown
+from meter_mw.policy.policy import ChargeRules, HeaderRules, IdentityRules, Mode, Policy, Unknown
 from meter_mw.policy.problems import PolicyError, Problem, printable
 from meter_mw.policy.reading import Document, Field, Names
+from meter_mw.policy.sections.charge import read_charge
 from meter_mw.policy.sections.events import read_events
 from meter_mw.policy.sections.identity import read_identity
-from meter_mw.policy.sections.keys import Keys, read_keys
+from meter_mw.policy.sections.keys import Keys, Terms, read_keys
 from meter_mw.policy.sections.limits import LimitRules
 from meter_mw.policy.sections.meters import DEFAULT_METERS, read_meters
 from meter_mw.policy.sections.plans import read_plans
-from meter_mw.policy.sections.routes import read_routes
+from meter_mw.policy.sections.routes import RouteRules, read_routes
 from meter_mw.policy.sections.settings import (
+    CHECKPOINT_US,
     StoreFailure,
     default_store,
+    read_checkpoint,
     read_headers,
     read_mode,
     read_service,
@@ -31,6 +35,7 @@ from meter_mw.policy.sections.settings import (
     read_store_failure,
     read_timezone,
     read_version,
+    read_week_start,
 )
 from meter_mw.policy.yaml12 import LARGEST_BYTES, MOST_PROBLEMS, Entries, Items, Node, Scalar, parse
 
@@ -46,17 +51,19 @@ _TOP = Names(
         "mode",
         "store",
         "timezone",
+        "week_start",
         "identity",
         "keys",
         "meters",
         "routes",
         "plans",
+        "charge",
+        "checkpoint",
         "headers",
         "on_store_failure",
         "events",
     ),
     needed=("version", "service"),
-    later=("charge",),
 )
 
 _SOURCE = "the path of a policy file, a mapping, or a loaded Policy"
@@ -155,15 +162,21 @@ def _policy(root: Field, digest: str) -> Policy | None:
     headers = read_headers(found["headers"]) if "headers" in found else HeaderRules()
     nothing = Entries((), root.node.at)
     meters = read_meters(found["meters"]) if "meters" in found else DEFAULT_METERS
-    rules = LimitRules(meters, failure)
+    rules = LimitRules(meters, failure, shadow=mode is Mode.SHADOW)
     plans, limits = read_plans(found.get("plans") or root.child(nothing, "plans"), rules)
-    routes = read_routes(found["routes"], rules, limits) if "routes" in found else ()
+    charge = (read_charge(found["charge"], ChargeRules()) if "charge" in found else None) or ChargeRules()
+    routes = read_routes(found["routes"], RouteRules(rules, charge, limits)) if "routes" in found else ()
     identity = read_identity(found.get("identity") or root.child(nothing, "identity"), plans)
-    secret = identity.secret if identity else _STAND_IN
+    terms = Terms(plans, routes, zone or "UTC", identity.secret if identity else _STAND_IN)
     before = len(root.document.problems)
-    keys = read_keys(found["keys"], plans, secret) if "keys" in found else Keys()
-    if mode is Mode.ENFORCE and identity and len(root.document.problems) == before:
+    keys = read_keys(found["keys"], terms) if "keys" in found else Keys()
+    identity = identity and _with_default(identity, found.get("identity"), keys)
+    if keys.registry and store is not None and store.startswith("memory:"):
+        _complain_of_registry(found["keys"])
+    elif mode is Mode.ENFORCE and identity and len(root.document.problems) == before:
         _complain_of_nobody(identity, keys, found.get("keys") or found.get("identity", root))
+    week_start = read_week_start(found["week_start"]) if "week_start" in found else 0
+    checkpoint_us = read_checkpoint(found["checkpoint"]) if "checkpoint" in found else None
     events = read_events(found.get("events") or root.child(nothing, "events"))
     if root.document.problems or not (service and mode and store and zone and identity):
         return None
@@ -182,12 +195,29 @@ def _policy(root: Field, digest: str) -> Policy | None:
         plans=MappingProxyType(plans),
         headers=headers,
         events=events,
+        charge=charge,
+        week_start=week_start or 0,
+        checkpoint_us=checkpoint_us or CHECKPOINT_US,
+        registry=keys.registry,
+    )
+
+
+def _with_default(identity: IdentityRules, field: Field | None, keys: Keys) -> IdentityRules:
+    """Reject unknown keys where a registry says which there are, unless the policy says otherwise."""
+    is_said = field is not None and field.has("unknown")
+    return replace(identity, unknown=Unknown.REJECT) if keys.registry and not is_said else identity
+
+
+def _complain_of_registry(keys: Field) -> None:
+    (keys.entries("a mapping") or {}).get("redis", keys).complain(
+        "keys in Redis are where the store is, and this store is in memory;"
+        " expected a store such as redis://localhost:6379/0"
     )
 
 
 def _complain_of_nobody(identity: IdentityRules, keys: Keys, field: Field) -> None:
     """Note that no request can get in: without keys, and with those that have none or another refused."""
-    has_keys = keys.entries or keys.resolver
+    has_keys = keys.entries or keys.resolver or keys.registry
     if identity.unknown is Unknown.REJECT and identity.anonymous is None and not has_keys:
         field.complain(
             "nobody can get in: no key is listed, unknown ones are rejected, and so are requests without one;"

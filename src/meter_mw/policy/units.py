@@ -1,4 +1,4 @@
-"""The notations of amounts, rates, caps and durations; each is read exactly, or refused with a reason."""
+"""The notations of amounts, shares, rates, caps and durations: read exactly, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ _THOUSANDS = {"k": 1000, "K": 1000, "M": 1000**2}
 _SHORTEST_WORD = 4
 """Letters after a number that are surely a word, such as `requests`, and no prefix of a size."""
 
-_DURATIONS = {"us": 1, "ms": 1000, "s": _SECOND_US}
+_MINUTE_US = 60 * _SECOND_US
+_DURATIONS = {"us": 1, "ms": 1000, "s": _SECOND_US, "second": _SECOND_US, "seconds": _SECOND_US}
+_DURATIONS |= {"m": _MINUTE_US, "minute": _MINUTE_US, "minutes": _MINUTE_US}
+
+_LARGEST_SHARE = 10
+_SHARE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?%")
 
 _QUANTITY = re.compile(r"(?P<number>[0-9][0-9_,]*(?:\.[0-9]+)?)(?: ?(?P<unit>[A-Za-z]+))?")
 _PER = re.compile(
@@ -84,6 +89,17 @@ def amount(text: str, *, sized: bool) -> int:
     if units > LARGEST_COST:
         raise NotationError("which is more than 2^52")
     return int(units)
+
+
+def share(text: str) -> Fraction:
+    """Read `80%` as the part of a whole that it is, from 1% to 1000%. Raises NotationError."""
+    match = _SHARE.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    if match is None:
+        raise NotationError("which does not read as a percentage")
+    part = Fraction(match["number"]) / 100
+    if not Fraction(1, 100) <= part <= _LARGEST_SHARE:
+        raise NotationError("which is not 1% to 1000%")
+    return part
 
 
 def _no_size(number: str, unit: str) -> NotationError:
@@ -163,7 +179,7 @@ def _per_period(text: str, *, sized: bool) -> PerPeriod:
 
 
 def duration_us(text: str) -> int:
-    """Read `100ms` or `1.5 s` into microseconds. Raises NotationError."""
+    """Read `100ms`, `1.5 s` or `2 minutes` into microseconds. Raises NotationError."""
     match = _QUANTITY.fullmatch(text.strip()) if len(text) <= _LONGEST else None
     if match is None or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", match["number"]):
         raise NotationError("which does not read as a duration")

@@ -5,64 +5,95 @@ Rule 1: whatever stands in this section is not shown, as keys may stand in the w
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field, fields
-from datetime import date
-from functools import reduce
 from typing import TYPE_CHECKING
 
 from meter_mw.policy.identity import PSEUDONYMS, Credential, fault_of, pseudonym
-from meter_mw.policy.policy import KeyEntry, Resolver
+from meter_mw.policy.policy import Exemption, KeyEntry, Resolver, Scope
 from meter_mw.policy.problems import printable, quoted
 from meter_mw.policy.reading import Document, Field, Names
-from meter_mw.policy.sections.plans import read_plan_name
-from meter_mw.policy.sections.settings import is_zone, read_timezone
-from meter_mw.policy.yaml12 import LARGEST_BYTES, Entries, Items, Scalar, parse
+from meter_mw.policy.sections.callables import read_callable
+from meter_mw.policy.sections.exempt import read_exempt
+from meter_mw.policy.sections.overrides import limits_met, read_overrides
+from meter_mw.policy.sections.plans import DEFAULT_PLAN, read_plan_name
+from meter_mw.policy.sections.settings import is_zone, read_date, read_timezone
+from meter_mw.policy.yaml12 import LARGEST_BYTES, Entries, Items, parse
+from meter_mw.quota import Cap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-_ENTRY = Names(("key", "subject", "plan", "account", "anchor", "timezone"), needed=("key", "subject"))
-_SOURCE = Names(("file", "resolver"), later=("redis",))
+    from meter_mw.policy.policy import Plan, Route
 
-_EXPECTED = 'a list of keys, {file: keys.yaml} or {resolver: "module:callable"}'
+_ENTRY = Names(
+    ("key", "subject", "plan", "account", "anchor", "timezone", "exempt", "limits"),
+    needed=("key", "subject"),
+)
+_SOURCE = Names(("file", "resolver", "redis"))
+
+_EXPECTED = 'a list of keys, {file: keys.yaml}, {resolver: "module:callable"} or {redis: true}'
 SUBJECT_EXPECTED = "1 to 128 printable characters"
 _LONGEST_SUBJECT = 128
-_TERMS = tuple(each.name for each in fields(KeyEntry) if each.name != "subject")
+_ANCHOR = "the date of a first period, such as 2026-01-31"
+_WRITTEN = {"exemption": "exempt", "overrides": "limits"}
+_TERMS = {name: _WRITTEN.get(name, name) for name in (each.name for each in fields(KeyEntry)[1:])}
+"""What keys of one subject share, by the names that the policy has for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The listed keys by pseudonym, or the operator's own look-up."""
+    """The listed keys by pseudonym, or the operator's own look-up, and whether keys are in the store too."""
 
     entries: Mapping[str, KeyEntry] = field(default_factory=dict)
     resolver: Resolver | None = None
+    registry: bool = False
 
 
-def read_keys(keys: Field, plans: Iterable[str], secret: bytes) -> Keys:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What entries of keys refer to: the plans and routes of the policy, and its zone and secret."""
+
+    plans: Mapping[str, Plan]
+    routes: tuple[Route, ...]
+    timezone: str
+    secret: bytes
+
+    def zone(self, entry: KeyEntry) -> str:
+        """Give the zone in which the caps of an entry count."""
+        return entry.timezone or self.plans[entry.plan or DEFAULT_PLAN].timezone or self.timezone
+
+    def have_shared_caps(self) -> bool:
+        """Say whether any cap is shared by the keys of an account."""
+        of_routes = (limit for route in self.routes for limit in route.limits)
+        of_plans = (limit for plan in self.plans.values() for limit in plan.limits)
+        return any(
+            each.scope is Scope.ACCOUNT and isinstance(each.quota, Cap) for each in (*of_plans, *of_routes)
+        )
+
+
+def read_keys(keys: Field, terms: Terms) -> Keys:
     """Read the keys from wherever the policy says they are."""
     hidden = keys.as_private()
-    known = tuple(plans)
     if isinstance(hidden.node, Items):
-        return Keys(_entries(hidden, known, secret))
+        return Keys(_entries(hidden, terms))
     if not isinstance(hidden.node, Entries):
         hidden.reject(_EXPECTED)
         return Keys()
-    sources = hidden.section(_SOURCE) or {}
-    if len(sources) > 1:
+    sources = {name: each.as_shown() for name, each in (hidden.section(_SOURCE) or {}).items()}
+    if "file" in sources and "resolver" in sources:
         hidden.complain("found both file and resolver; keys come from one of them, so write only that")
         return Keys()
-    if not sources:
-        if not hidden.has_others(_SOURCE.known):
-            hidden.reject(_EXPECTED)
-        return Keys()
+    if not sources and not hidden.has_others(_SOURCE.known):
+        hidden.reject(_EXPECTED)
+    registry = "redis" in sources and sources["redis"].boolean() is True
     if "resolver" in sources:
         is_zone("Etc/UTC")  # the zones are looked up now, and not when its first answer has one
-        return Keys(resolver=_resolver(sources["resolver"].as_shown()))
-    return Keys(_from_file(sources["file"].as_shown(), known, secret))
+        return Keys(resolver=read_callable(sources["resolver"]), registry=registry)
+    entries = _from_file(sources["file"], terms) if "file" in sources else {}
+    return Keys(entries, registry=registry)
 
 
-def _from_file(source: Field, plans: tuple[str, ...], secret: bytes) -> Mapping[str, KeyEntry]:
+def _from_file(source: Field, terms: Terms) -> Mapping[str, KeyEntry]:
     text = source.location("the path of a file of keys")
     if text is None:
         return {}
@@ -80,34 +111,51 @@ def _from_file(source: Field, plans: tuple[str, ...], secret: bytes) -> Mapping[
     label = "the file of keys" if source.is_hidden else printable(text if path.is_absolute() else str(path))
     inner = Document(label, path.parent, document.environ, document.problems)
     node = parse(data, inner.complain, private="")
-    return {} if node is None else _entries(Field(node, "", inner, private=True), plans, secret)
+    return {} if node is None else _entries(Field(node, "", inner, private=True), terms)
 
 
-def _entries(keys: Field, plans: tuple[str, ...], secret: bytes) -> Mapping[str, KeyEntry]:
+def _entries(keys: Field, terms: Terms) -> Mapping[str, KeyEntry]:
     found: dict[str, KeyEntry] = {}
     paths: dict[str, str] = {}
     subjects: dict[str, tuple[KeyEntry, str]] = {}
+    accounts: dict[str, tuple[KeyEntry, str]] = {}
+    have_shared_caps = terms.have_shared_caps()
     for item in keys.items('a list of keys: [{key: "${ACME_KEY}", subject: acme}]') or ():
         fields_of = item.section(_ENTRY)
         if fields_of is None:
             continue
-        key = _pseudonym(fields_of["key"], secret) if "key" in fields_of else None
-        entry = _entry({name: each.as_shown() for name, each in fields_of.items()}, plans)
+        key = _pseudonym(fields_of["key"], terms.secret) if "key" in fields_of else None
+        entry = _entry({name: each.as_shown() for name, each in fields_of.items()}, terms)
         if key is not None and key in paths:
             fields_of["key"].complain(f"this is the key of {paths[key]} again; one key has one entry")
         if entry is None:
             continue
-        first, path = subjects.setdefault(entry.subject, (entry, item.path))
-        differing = [name for name in _TERMS if getattr(first, name) != getattr(entry, name)]
-        if differing:
-            item.complain(
-                f"the subject {quoted(entry.subject)} has another {' and '.join(differing)} at {path};"
-                " keys of one subject share its terms"
-            )
+        _complain_of_subject(item, entry, *subjects.setdefault(entry.subject, (entry, item.path)))
+        if have_shared_caps and entry.account is not None:
+            _complain_of_account(item, entry, *accounts.setdefault(entry.account, (entry, item.path)), terms)
         if key is not None:
             paths.setdefault(key, item.path)
             found.setdefault(key, entry)
     return found
+
+
+def _complain_of_subject(item: Field, entry: KeyEntry, first: KeyEntry, path: str) -> None:
+    differing = [word for name, word in _TERMS.items() if getattr(first, name) != getattr(entry, name)]
+    if differing:
+        item.complain(
+            f"the subject {quoted(entry.subject)} has another {' and '.join(differing)} at {path};"
+            " keys of one subject share its terms"
+        )
+
+
+def _complain_of_account(item: Field, entry: KeyEntry, first: KeyEntry, path: str, terms: Terms) -> None:
+    differing = ["anchor"] if first.anchor != entry.anchor else []
+    differing += ["timezone"] if terms.zone(first) != terms.zone(entry) else []
+    if differing and first.subject != entry.subject:
+        item.complain(
+            f"the account {quoted(entry.account or '')} has another {' and '.join(differing)} at {path};"
+            " a cap of scope account counts in one period for all of its keys"
+        )
 
 
 def _pseudonym(key: Field, secret: bytes) -> str | None:
@@ -124,16 +172,21 @@ def _pseudonym(key: Field, secret: bytes) -> str | None:
     return pseudonym(secret, Credential(text))
 
 
-def _entry(found: dict[str, Field], plans: tuple[str, ...]) -> KeyEntry | None:
-    before = len(next(iter(found.values())).document.problems) if found else 0
+def _entry(found: dict[str, Field], terms: Terms) -> KeyEntry | None:
+    problems = next(iter(found.values())).document.problems if found else []
+    before = len(problems)
     subject = _subject(found["subject"]) if "subject" in found else None
-    plan = read_plan_name(found["plan"], plans) if "plan" in found else None
+    plan = read_plan_name(found["plan"], terms.plans) if "plan" in found else None
     account = _subject(found["account"]) if "account" in found else None
-    anchor = _anchor(found["anchor"]) if "anchor" in found else None
+    anchor = read_date(found["anchor"], _ANCHOR) if "anchor" in found else None
     zone = read_timezone(found["timezone"]) if "timezone" in found else None
-    if subject is None or len(next(iter(found.values())).document.problems) > before:
+    exemption = read_exempt(found["exempt"]) if "exempt" in found else Exemption.NONE
+    has_plan = "plan" not in found or plan is not None
+    met = limits_met(terms.plans[plan or DEFAULT_PLAN], terms.routes)
+    overrides = read_overrides(found["limits"], met) if "limits" in found and has_plan else ()
+    if subject is None or len(problems) > before:
         return None
-    return KeyEntry(subject, plan, account, anchor, zone)
+    return KeyEntry(subject, plan, account, anchor, zone, exemption, overrides)
 
 
 def is_subject(name: object) -> bool:
@@ -152,53 +205,3 @@ def _subject(field: Field) -> str | None:
     else:
         field.reject(SUBJECT_EXPECTED)
     return None
-
-
-def _anchor(field: Field) -> date | None:
-    expected = "the date of a first period, such as 2026-01-31"
-    text = field.text(expected)
-    if text is None:
-        return None
-    try:
-        anchor = date.fromisoformat(text)
-    except ValueError:
-        field.reject(expected)
-        return None
-    if anchor.isoformat() != text:
-        field.reject(expected, meant=anchor.isoformat())
-        return None
-    return anchor
-
-
-def _resolver(field: Field) -> Resolver | None:
-    """Import the operator's callable; whatever its module raises is a problem of the policy."""
-    expected = 'a callable as "module:name"'
-    if isinstance(field.node, Scalar) and callable(field.node.value):
-        return field.node.value
-    text = field.text(expected)
-    if text is None:
-        return None
-    module, _, name = text.partition(":")
-    found = _imported(module, name)
-    if not isinstance(found, str):
-        return found
-    field.reject(expected, because=found)
-    return None
-
-
-def _imported(module: str, name: str) -> Resolver | str:
-    """Give the operator's callable, or say why there is none."""
-    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
-        return "which does not read as one"
-    try:
-        found: object = reduce(getattr, name.split("."), importlib.import_module(module))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the operator's module may raise anything
-        return f"and importing it raised {type(error).__name__}{_missing(error)}"
-    return found if callable(found) else f"which is a {type(found).__name__} and cannot be called"
-
-
-def _missing(error: BaseException) -> str:
-    """Name the module that was not found; whatever else an error says may be a value."""
-    name = error.name if isinstance(error, ModuleNotFoundError) else None
-    is_name = name is not None and all(part.isidentifier() for part in name.split("."))
-    return f", as there is no module {quoted(name)}" if name is not None and is_name else ""

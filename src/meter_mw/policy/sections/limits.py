@@ -1,4 +1,4 @@
-"""A list of limits, of a plan or of a route: rates, bursts and caps under the names that clients read."""
+"""A list of limits, of a plan or of a route: rates, caps and slots under the names that clients read."""
 
 from __future__ import annotations
 
@@ -7,42 +7,41 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meter_mw.model import LARGEST_COST, Count, Meter
-from meter_mw.policy.policy import Failure, Limit
+from meter_mw.model import IN_FLIGHT, LARGEST_COST, Count, Meter
+from meter_mw.policy.policy import Limit, Mode, OnExhausted, Scope
 from meter_mw.policy.problems import quoted
 from meter_mw.policy.reading import Field, Names
+from meter_mw.policy.sections.amounts import PASSING, is_sized, read_per_period, read_units
+from meter_mw.policy.sections.caps import CAP_ALONE, read_cap
 from meter_mw.policy.sections.meters import REQUESTS
-from meter_mw.policy.sections.settings import FAILURES, StoreFailure
-from meter_mw.policy.units import NotationError, PerPeriod, amount, cap, rate
-from meter_mw.policy.yaml12 import Scalar
-from meter_mw.quota import Cap, Quota, Rate
+from meter_mw.policy.sections.settings import FAILURES, StoreFailure, read_mode
+from meter_mw.quota import Cap, Quota, Rate, Slots
 
 if TYPE_CHECKING:
     from meter_mw.policy.sections.meters import Meters
+    from meter_mw.policy.units import PerPeriod
 
-_LIMIT = Names(
-    ("rate", "burst", "cap", "name", "meter", "on_store_failure", "scope"),
-    later=(
-        "concurrent",
-        "warn",
-        "overage",
-        "ceiling",
-        "grace",
-        "reserve",
-        "on_exhausted",
-        "on_deny",
-        "estimate",
-        "mode",
-        "shadow",
-    ),
-)
-_SCOPES_LATER = ("key", "account", "route", "everyone")
+KINDS = {"rate": "a rate", "cap": "a cap", "concurrent": "concurrency"}
+"""The names that make a limit what it is, and what it is called."""
+
+_SHARED = ("name", "scope", "on_store_failure", "mode", "shadow")
+_ALONE: dict[str, tuple[str, ...]] = {
+    "burst": ("rate",),
+    **dict.fromkeys(CAP_ALONE, ("cap",)),
+    **dict.fromkeys(("meter", "reserve", "estimate"), ("rate", "cap")),
+}
+"""Names that not every kind of limit has, and the kinds that do."""
+
+_LIMIT = Names((*KINDS, *_ALONE, *_SHARED))
 
 _LONGEST_NAME = 64
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _NAME_EXPECTED = "a name of lower-case letters, digits, dots, hyphens and underscores, at most 64"
 
-_BYTES = (Count.REQUEST_BYTES, Count.RESPONSE_BYTES)
+_BURST = "units that may come at once"
+_LARGEST_RESERVE = 64 * 1024
+_RESERVED_PART = 16
+"""Bytes that are reserved where the policy does not say: this part of what there is, and at most that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,7 @@ class LimitRules:
 
     meters: Meters
     failure: StoreFailure
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,30 +80,55 @@ def _limit(field: Field, rules: LimitRules, route: str | None) -> Limit | None:
     fields = field.section(_LIMIT)
     if fields is None:
         return None
-    given = [name for name in ("rate", "cap") if name in fields]
-    if len(given) == 2:
-        field.complain("found both a rate and a cap; write a limit for each")
-    elif not given and not field.has_others(_LIMIT.known):
-        field.complain("found neither a rate nor a cap; a limit is one of them")
-    if "burst" in fields and given == ["cap"]:
-        fields["burst"].complain_of_name("a cap has no burst; only a rate has one")
-    if "scope" in fields:
-        fields["scope"].choice({"subject": None}, _SCOPES_LATER)
-    own_failure = fields["on_store_failure"].choice(FAILURES) if "on_store_failure" in fields else None
+    problems = field.document.problems
+    before = len(problems)
+    kind = _kind(field, fields)
     name = _name(fields["name"]) if "name" in fields else None
+    failure = fields["on_store_failure"].choice(FAILURES) if "on_store_failure" in fields else None
+    scope = fields["scope"].choice({each.value: each for each in Scope}) if "scope" in fields else None
+    shadow = _is_shadow(fields)
     meter = _meter(fields["meter"], rules.meters) if "meter" in fields else REQUESTS
-    if meter is None or len(given) != 1:
+    if meter is None or kind is None:
         return None
-    written = _per_period(fields[given[0]], meter, is_rate=given == ["rate"])
+    meter = IN_FLIGHT if kind == "concurrent" else meter
+    written = None if kind == "concurrent" else read_per_period(fields[kind], meter, is_rate=kind == "rate")
     quota = _quota(fields, written, meter)
-    if quota is None or written is None or ("name" in fields and name is None):
+    if quota is None:
         return None
-    failure = own_failure or _default_failure(quota, rules.failure)
-    return Limit(name or _default_name(meter, quota, written, route), meter, quota, failure, route)
+    reserve = _reserve(fields, meter, quota)
+    on_exhausted = _on_exhausted(fields["on_exhausted"], meter) if "on_exhausted" in fields else None
+    if len(problems) > before:
+        return None
+    return Limit(
+        name or _default_name(meter, quota, written, route),
+        meter,
+        quota,
+        failure or (rules.failure.cap if isinstance(quota, Cap) else rules.failure.rate),
+        route,
+        scope or Scope.SUBJECT,
+        reserve or 0,
+        on_exhausted or OnExhausted.FINISH,
+        shadow=rules.shadow or shadow,
+    )
 
 
-def _default_failure(quota: Quota, failure: StoreFailure) -> Failure:
-    return failure.cap if isinstance(quota, Cap) else failure.rate
+def _kind(field: Field, fields: dict[str, Field]) -> str | None:
+    """Give what makes this a limit, and note the names that do not go with it."""
+    given = [name for name in KINDS if name in fields]
+    if len(given) > 1:
+        field.complain(f"found both {' and '.join(KINDS[name] for name in given)}; write a limit for each")
+        return None
+    if not given:
+        if not field.has_others(_LIMIT.known):
+            field.complain("found neither a rate, a cap nor concurrency; a limit is one of them")
+        return None
+    for name, kinds in _ALONE.items():
+        if name in fields and given[0] not in kinds:
+            others = " or ".join(KINDS[each] for each in kinds)
+            reason = ", as it refills" if (given[0], name) == ("rate", "on_exhausted") else ""
+            fields[name].complain_of_name(f"{KINDS[given[0]]} has no {name}{reason}; only {others} has one")
+            del fields[name]
+    return given[0]
 
 
 def _name(field: Field) -> str | None:
@@ -113,6 +138,13 @@ def _name(field: Field) -> str | None:
     meant = _sanitised(text)[:_LONGEST_NAME]
     field.reject(_NAME_EXPECTED, because="which a header field cannot carry", meant=meant or None)
     return None
+
+
+def _is_shadow(fields: dict[str, Field]) -> bool:
+    if "mode" in fields and "shadow" in fields:
+        fields["shadow"].complain_of_name("found both mode and shadow; shadow: true is mode: shadow")
+    mode = read_mode(fields["mode"]) if "mode" in fields else None
+    return ("shadow" in fields and fields["shadow"].boolean() is True) or mode is Mode.SHADOW
 
 
 def _meter(field: Field, meters: Meters) -> Meter | None:
@@ -127,34 +159,27 @@ def _meter(field: Field, meters: Meters) -> Meter | None:
     return None
 
 
-def _per_period(field: Field, meter: Meter, *, is_rate: bool) -> PerPeriod | None:
-    sized = meter.count in _BYTES
-    units = "5 MB" if sized else "10"
-    expected = f"a rate such as {units}/second" if is_rate else f"a cap such as {units}000/month"
-    expected = expected.replace("5 MB000", "1 GiB")
-    text = field.text(expected)
-    if text is None:
-        return None
-    try:
-        return rate(text, sized=sized) if is_rate else cap(text, sized=sized)
-    except NotationError as error:
-        field.reject(expected, because=str(error), meant=error.meant)
-        return None
-
-
 def _quota(fields: dict[str, Field], written: PerPeriod | None, meter: Meter) -> Quota | None:
-    has_burst = "burst" in fields and "rate" in fields
-    burst = _burst(fields["burst"], meter) if has_burst else None
-    if written is None or (has_burst and burst is None):
-        return None
+    if "concurrent" in fields:
+        return read_slots(fields["concurrent"])
     if "cap" in fields:
-        return Cap(written.units, written.period)
-    return _rate(fields, written, written.units if burst is None else burst)
+        return None if written is None else read_cap(fields, written, meter)
+    return read_rate(fields, written, meter)
 
 
-def _rate(fields: dict[str, Field], written: PerPeriod, burst: int) -> Rate | None:
+def read_slots(field: Field) -> Slots | None:
+    """Read how many requests may be in flight."""
+    units = field.integer("requests that may be in flight at once, such as 8", least=1, most=LARGEST_COST)
+    return None if units is None else Slots(units)
+
+
+def read_rate(fields: dict[str, Field], written: PerPeriod | None, meter: Meter) -> Rate | None:
+    """Read the rate of a limit with its burst; without one the whole rate may come at once."""
+    burst = read_units(fields["burst"], meter, _BURST, example=("20 MB", "20")) if "burst" in fields else None
+    if written is None or ("burst" in fields and burst is None):
+        return None
     try:
-        return Rate(written.units, written.seconds * 1_000_000, burst)
+        return Rate(written.units, written.seconds * 1_000_000, written.units if burst is None else burst)
     except ValueError:
         field = fields.get("burst", fields["rate"])
         field.reject(
@@ -164,28 +189,57 @@ def _rate(fields: dict[str, Field], written: PerPeriod, burst: int) -> Rate | No
         return None
 
 
-def _burst(field: Field, meter: Meter) -> int | None:
-    sized = meter.count in _BYTES
-    expected = "units that may come at once, " + ("such as 20 MB" if sized else "such as 20")
-    if not sized or (isinstance(field.node, Scalar) and not isinstance(field.node.value, str)):
-        return field.integer(expected, least=1, most=LARGEST_COST)
-    text = field.text(expected)
-    if text is None:
-        return None
-    try:
-        units = amount(text, sized=True)
-    except NotationError as error:
-        field.reject(expected, because=str(error), meant=error.meant)
-        return None
-    if units == 0:
-        field.reject(expected, because="which allows nothing")
-        return None
-    return units
+def _reserve(fields: dict[str, Field], meter: Meter, quota: Quota) -> int | None:
+    """Read what is held at admission where only the end tells how much it was."""
+    is_reported, is_passing = meter.count is Count.REPORTED, meter.count in PASSING
+    _refuse(fields, "reserve", meter, "bytes or messages", fits=is_passing)
+    _refuse(fields, "estimate", meter, "what the app reports", fits=is_reported)
+    if is_passing and "reserve" in fields:
+        what = "units that are held when a request is admitted"
+        return read_units(fields["reserve"], meter, what, example=("64 KiB", "10"))
+    if is_sized(meter) and not isinstance(quota, Slots):
+        most = quota.burst if isinstance(quota, Rate) else quota.units
+        return min(_LARGEST_RESERVE, max(1, most // _RESERVED_PART))
+    if is_reported and "estimate" in fields:
+        return _estimate(fields["estimate"], quota)
+    return 1 if is_passing else 0
 
 
-def _default_name(meter: Meter, quota: Quota, written: PerPeriod, route: str | None) -> str:
+def _estimate(field: Field, quota: Quota) -> int | None:
+    expected = "units that a request is expected to use, such as 500"
+    estimate = field.integer(expected, least=0, most=LARGEST_COST)
+    most = largest(quota)
+    if estimate is not None and 0 < most < estimate:
+        field.reject(f"at most {most}", because="which is more than the limit ever has")
+    return estimate
+
+
+def largest(quota: Quota) -> int:
+    """Give the most units that one request can ever have of a quota."""
+    if isinstance(quota, Rate):
+        return quota.burst
+    return quota.most if isinstance(quota, Cap) else quota.units
+
+
+def _on_exhausted(field: Field, meter: Meter) -> OnExhausted | None:
+    _refuse({"on_exhausted": field}, "on_exhausted", meter, "bytes or messages", fits=meter.count in PASSING)
+    return field.choice({each.value: each for each in OnExhausted})
+
+
+def _refuse(fields: dict[str, Field], name: str, meter: Meter, counted: str, *, fits: bool) -> None:
+    """Note a name that does not go with what the meter counts."""
+    if name in fields and not fits:
+        fields[name].complain_of_name(
+            f"found {name}, and the meter {meter.name} counts {meter.count.value};"
+            f" only limits on {counted} have one"
+        )
+
+
+def _default_name(meter: Meter, quota: Quota, written: PerPeriod | None, route: str | None) -> str:
     """Name a limit after what it limits, not how much, so that a changed amount keeps its count."""
-    base = f"{meter.name}-{written.span}" if isinstance(quota, Cap) else f"{meter.name}-per-{written.span}"
+    base = meter.name
+    if written is not None:
+        base += f"-{written.span}" if isinstance(quota, Cap) else f"-per-{written.span}"
     prefix = _sanitised(route) if route is not None else ""
     name = f"{prefix}-{base}" if prefix else base
     if len(name) <= _LONGEST_NAME:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meter_mw.policy.policy import Plan
+from meter_mw.policy.policy import Mode, Plan
 from meter_mw.policy.problems import quoted
 from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.limits import LimitRules, Placed, read_limits
-from meter_mw.policy.sections.settings import read_timezone
+from meter_mw.policy.sections.settings import read_mode, read_timezone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_PLAN = "default"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_PLAN = Names(("limits", "timezone"), later=("price", "mode", "shadow"))
+_PLAN = Names(("limits", "timezone", "mode"), later=("price",))
 
 
 def read_plans(field: Field, rules: LimitRules) -> tuple[dict[str, Plan], list[Placed]]:
@@ -31,7 +32,9 @@ def read_plans(field: Field, rules: LimitRules) -> tuple[dict[str, Plan], list[P
                 " underscores, at most 64"
             )
         fields = entry.section(_PLAN) or {}
-        limits = read_limits(fields["limits"], rules) if "limits" in fields else []
+        mode = read_mode(fields["mode"]) if "mode" in fields else None
+        own = replace(rules, shadow=rules.shadow or mode is Mode.SHADOW)
+        limits = read_limits(fields["limits"], own) if "limits" in fields else []
         zone = read_timezone(fields["timezone"]) if "timezone" in fields else None
         plans[name] = Plan(name, tuple(each.limit for each in limits), zone)
         placed += limits

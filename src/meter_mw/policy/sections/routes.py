@@ -9,13 +9,16 @@ from urllib.parse import urlsplit
 
 from meter_mw.model import LARGEST_COST, UNMATCHED, Count
 from meter_mw.policy.matching import Matcher
-from meter_mw.policy.policy import Route
+from meter_mw.policy.policy import ChargeRules, Exemption, Route
 from meter_mw.policy.problems import quoted
 from meter_mw.policy.reading import Field, Names
-from meter_mw.policy.sections.limits import LimitRules, Placed, read_limits
+from meter_mw.policy.sections.callables import read_callable
+from meter_mw.policy.sections.charge import read_charge
+from meter_mw.policy.sections.exempt import read_exempt
+from meter_mw.policy.sections.limits import LimitRules, Placed, largest, read_limits
+from meter_mw.policy.sections.methods import read_methods
 from meter_mw.policy.templates import Template, TemplateError
 from meter_mw.policy.yaml12 import Scalar
-from meter_mw.quota import Cap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,48 +26,14 @@ if TYPE_CHECKING:
     from meter_mw.policy.sections.meters import Meters
 
 _ROUTE = Names(
-    ("path", "methods", "name", "exempt", "meters", "limits"),
+    ("path", "methods", "name", "exempt", "meters", "cost", "limits", "charge"),
     needed=("path",),
-    later=("charge", "concurrent", "scope", "mode", "shadow", "on_deny", "reserve", "estimate"),
 )
-
-_METHOD = re.compile(r"[A-Z]+(?:-[A-Z]+)*")
-_METHODS = (
-    "GET",
-    "HEAD",
-    "POST",
-    "PUT",
-    "DELETE",
-    "CONNECT",
-    "OPTIONS",
-    "TRACE",
-    "PATCH",
-    "QUERY",
-    "PURGE",
-    "ACL",
-    "COPY",
-    "LINK",
-    "LOCK",
-    "MKCALENDAR",
-    "MKCOL",
-    "MOVE",
-    "PROPFIND",
-    "PROPPATCH",
-    "REPORT",
-    "SEARCH",
-    "UNLINK",
-    "UNLOCK",
-    "BIND",
-    "REBIND",
-    "UNBIND",
-    "CHECKIN",
-    "CHECKOUT",
-    "MERGE",
-    "LABEL",
-)
-_LONGEST_METHOD = 32
-_ANY_METHOD = ("ANY", "ALL", "*")
-"""What other configurations call every method."""
+_NEEDLESS = {
+    Exemption.FREE: ("not metered", ("meters", "cost", "limits", "charge")),
+    Exemption.COUNTED: ("under no limit", ("limits",)),
+}
+"""What exempt routes are, and the names that they have no use for."""
 
 _LONGEST_PATH = 2048
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -72,6 +41,15 @@ _REGULAR_EXPRESSION = re.compile(r"^\^|\(\?|/\$$")
 """What only a pattern for Django's `re_path` has: a caret first, a named group, a dollar behind a slash."""
 
 _LONGEST_NAME = 128
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRules:
+    """What routes refer to: meters and defaults of limits, what is charged for, the limits of plans."""
+
+    limits: LimitRules
+    charge: ChargeRules
+    of_plans: list[Placed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +61,7 @@ class _Entry:
     limits: tuple[Placed, ...]
 
 
-def read_routes(field: Field, rules: LimitRules, of_plans: list[Placed]) -> tuple[Route, ...]:
+def read_routes(field: Field, rules: RouteRules) -> tuple[Route, ...]:
     """Read the routes in their order, and check them beside each other and the plans' limits."""
     entries: dict[str, _Entry] = {}
     for item in field.items("a list of routes: [{path: /v1/items}]") or ():
@@ -99,31 +77,37 @@ def read_routes(field: Field, rules: LimitRules, of_plans: list[Placed]) -> tupl
         else:
             entries[name] = entry
     _complain_of_unreachable(entries)
-    _complain_of_shared_names(entries, of_plans)
-    _complain_of_dear(entries, of_plans)
+    _complain_of_shared_names(entries, rules.of_plans)
+    _complain_of_dear(entries, rules.of_plans)
     return tuple(entry.route for entry in entries.values())
 
 
-def _entry(field: Field, rules: LimitRules) -> _Entry | None:
+def _entry(field: Field, rules: RouteRules) -> _Entry | None:
     fields = field.section(_ROUTE)
     if fields is None:
         return None
     template = _template(fields["path"]) if "path" in fields else None
-    methods = _methods(fields["methods"]) if "methods" in fields else None
+    methods = read_methods(fields["methods"]) if "methods" in fields else None
     name = _name(fields["name"]) if "name" in fields else None
-    exempt = fields["exempt"].boolean() if "exempt" in fields else False
-    if exempt:
-        for other in ("meters", "limits"):
-            if other in fields:
-                fields[other].complain_of_name(f"an exempt route is not metered, so it has no {other}")
-    costs = _costs(fields["meters"], rules.meters) if "meters" in fields else ()
+    exemption = read_exempt(fields["exempt"]) if "exempt" in fields else Exemption.NONE
+    _complain_of_needless(fields, exemption)
+    costs = _costs(fields["meters"], rules.limits.meters) if "meters" in fields else ()
+    pricing = read_callable(fields["cost"]) if "cost" in fields else None
+    charge = read_charge(fields["charge"], rules.charge) if "charge" in fields else None
     route_name = name or " ".join(filter(None, (",".join(sorted(methods or ())), str(template))))
-    limits = read_limits(fields["limits"], rules, route_name) if "limits" in fields else []
+    limits = read_limits(fields["limits"], rules.limits, route_name) if "limits" in fields else []
     if template is None or ("methods" in fields and methods is None) or ("name" in fields and name is None):
         return None
     own = tuple(each.limit for each in limits)
-    route = Route(route_name, template, methods, exempt is True, costs, own)
+    route = Route(route_name, template, methods, exemption, costs, own, pricing, charge)
     return _Entry(route, field, tuple(limits))
+
+
+def _complain_of_needless(fields: dict[str, Field], exemption: Exemption) -> None:
+    what, names = _NEEDLESS.get(exemption, ("", ()))
+    for name in names:
+        if name in fields:
+            fields[name].complain_of_name(f"an exempt route is {what}, so it has no {name}")
 
 
 def _template(field: Field) -> Template | None:
@@ -155,46 +139,6 @@ def _path_of(url: str) -> str | None:
         return urlsplit(url).path or "/"
     except ValueError:
         return None
-
-
-def _methods(field: Field) -> frozenset[str] | None:
-    if _is_any(field):
-        return None
-    if isinstance(field.node, Scalar) and isinstance(field.node.value, str):
-        field.reject("a list of methods", meant=None if field.is_hidden else f"[{field.node.text[:40]}]")
-        return None
-    items = field.items("a list of methods: [GET, POST]")
-    if items is None:
-        return None
-    if not items:
-        field.complain("found no method; leave methods out for every method")
-    methods = [_method(item) for item in items]
-    known = [method for method in methods if method is not None]
-    if len(set(known)) < len(known):
-        field.complain("found one method twice")
-    return frozenset(known) if items and len(known) == len(methods) else None
-
-
-def _is_any(field: Field) -> bool:
-    """Note that every method is written by leaving the list out."""
-    is_any = isinstance(field.node, Scalar) and field.node.text.upper() in _ANY_METHOD
-    if is_any:
-        field.complain(f"found {field.found()}, which is no method; leave methods out for every method")
-    return is_any
-
-
-def _method(field: Field) -> str | None:
-    if _is_any(field):
-        return None
-    expected = "a method in capitals, such as GET"
-    text = field.text(expected)
-    if text is None or text in _METHODS:
-        return text
-    meant = field.suggestion(text, _METHODS, closeness=0.75)
-    if meant is None and len(text) <= _LONGEST_METHOD and _METHOD.fullmatch(text):
-        return text
-    field.reject(expected, meant=meant)
-    return None
 
 
 def _name(field: Field) -> str | None:
@@ -260,7 +204,7 @@ def _complain_of_dear(entries: dict[str, _Entry], of_plans: list[Placed]) -> Non
     for placed in of_plans:
         plans.setdefault(placed.field.path.rpartition(".limits[")[0], []).append(placed)
     for entry in entries.values():
-        for meter, cost in () if entry.route.exempt else entry.route.costs:
+        for meter, cost in entry.route.costs if _is_priced_here(entry.route) else ():
             lists = [_on(meter, placed) for placed in plans.values()]
             by_plans = [_too_small(cost, each) for each in lists if each]
             own = _too_small(cost, _on(meter, entry.limits))
@@ -268,19 +212,21 @@ def _complain_of_dear(entries: dict[str, _Entry], of_plans: list[Placed]) -> Non
             if first is not None:
                 entry.field.complain(
                     f"a request costs {cost} {meter}, more than {first.field.path} ever has"
-                    f" ({_largest(first)}); every request there would be refused for ever"
+                    f" ({largest(first.limit.quota)}); every request there would be refused for ever"
                 )
 
 
+def _is_priced_here(route: Route) -> bool:
+    """Say whether a route is under limits at the costs that the policy gives, not at those of the app."""
+    return route.exemption is Exemption.NONE and route.pricing is None
+
+
 def _on(meter: str, limits: Iterable[Placed]) -> list[Placed]:
-    return [each for each in limits if each.limit.meter.name == meter]
+    return [
+        each for each in limits if each.limit.meter.name == meter and each.limit.meter.count is Count.REQUESTS
+    ]
 
 
 def _too_small(cost: int, limits: list[Placed]) -> Placed | None:
     """Give a limit that no request of this cost passes; a cap of 0 is there to close."""
-    return next((each for each in limits if 0 < _largest(each) < cost), None)
-
-
-def _largest(placed: Placed) -> int:
-    quota = placed.limit.quota
-    return quota.units if isinstance(quota, Cap) else quota.burst
+    return next((each for each in limits if 0 < largest(each.limit.quota) < cost), None)

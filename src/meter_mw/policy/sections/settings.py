@@ -1,9 +1,10 @@
-"""The settings that stand alone: version, service, mode, store, timezone, headers, on_store_failure."""
+"""The settings that stand alone, such as mode, store and headers, and values that several sections have."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -26,8 +27,10 @@ _SCHEMES = ("memory", "redis", "rediss", "redis+unix", "unix", "valkey", "valkey
 _SCHEMES_LATER = ("redis+cluster", "redis+sentinel")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,19})://")
 
-_SHORTEST_DEADLINE_US = 5_000
-_LONGEST_DEADLINE_US = 10_000_000
+_DEADLINES_US = (5_000, 10_000_000)
+CHECKPOINT_US = 60_000_000
+_CHECKPOINTS_US = (1_000_000, 300_000_000)
+_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +185,28 @@ def read_store_failure(field: Field) -> StoreFailure:
         name: fields[name].choice(FAILURES) for name in ("rate", "cap") if name in fields
     }
     default = StoreFailure()
-    deadline_us = _deadline_us(fields["deadline"]) if "deadline" in fields else None
+    expected = "a duration from 5ms to 10s, such as 100ms"
+    deadline_us = (
+        _duration_us(fields["deadline"], expected, _DEADLINES_US, unit="ms") if "deadline" in fields else None
+    )
     return StoreFailure(
         found.get("rate") or default.rate, found.get("cap") or default.cap, deadline_us or default.deadline_us
     )
 
 
-def _deadline_us(field: Field) -> int | None:
-    expected = "a duration from 5ms to 10s, such as 100ms"
+def read_week_start(field: Field) -> int | None:
+    """Read the day on which weeks begin; 0 is Monday."""
+    return field.choice({day: number for number, day in enumerate(_DAYS)})
+
+
+def read_checkpoint(field: Field) -> int | None:
+    """Read after how many microseconds a long exchange is recorded in part."""
+    return _duration_us(field, "a duration from 1s to 5m, such as 60s", _CHECKPOINTS_US, unit="s")
+
+
+def _duration_us(field: Field, expected: str, span_us: tuple[int, int], *, unit: str) -> int | None:
     if isinstance(field.node, Scalar) and isinstance(field.node.value, int):
-        field.reject(expected, because="which has no unit", meant=f"{field.node.text}ms")
+        field.reject(expected, because="which has no unit", meant=f"{field.node.text}{unit}")
         return None
     text = field.text(expected)
     if text is None:
@@ -201,7 +216,23 @@ def _deadline_us(field: Field) -> int | None:
     except NotationError as error:
         field.reject(expected, because=str(error), meant=error.meant)
         return None
-    if _SHORTEST_DEADLINE_US <= microseconds <= _LONGEST_DEADLINE_US:
+    if span_us[0] <= microseconds <= span_us[1]:
         return microseconds
     field.reject(expected)
     return None
+
+
+def read_date(field: Field, expected: str) -> date | None:
+    """Read a day as ISO 8601 writes it."""
+    text = field.text(expected)
+    if text is None:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        field.reject(expected)
+        return None
+    if day.isoformat() != text:
+        field.reject(expected, meant=day.isoformat())
+        return None
+    return day
