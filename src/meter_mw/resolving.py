@@ -1,4 +1,4 @@
-"""The operator's resolver, asked: blocking or awaited, its answers checked, and kept for a while.
+"""Whose a key is that the policy does not list: asked of the registry, then of the operator's resolver.
 
 Rule 1: nothing that a resolver says or raises is repeated: it may hold the key.
 """
@@ -12,7 +12,12 @@ import time
 from typing import TYPE_CHECKING
 
 from meter_mw.core import ResolverUnavailable
+from meter_mw.policy.problems import PolicyError, Problem
 from meter_mw.policy.resolver import Answers, entry_of
+from meter_mw.registry.calls import Asker, AsyncAsker
+from meter_mw.registry.lookup import Ended, Lookup
+from meter_mw.registry.records import GarbledRecord
+from meter_mw.stores.port import StoreUnavailable
 
 if TYPE_CHECKING:
     from meter_mw.core import Resolve
@@ -21,15 +26,33 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class ResolverDesk:
-    """Asks the policy's resolver whose a key is, unless the answer is still known."""
+class KeyEnded(ResolverUnavailable):
+    """The key is known, and no longer good: it was revoked, or has expired."""
 
-    def __init__(self, policy: Policy) -> None:
+
+class ResolverDesk:
+    """Asks whose a key is, the registry first, unless the answer is still known."""
+
+    def __init__(self, policy: Policy, store: object = None, async_store: object = None) -> None:
         self._policy = policy
         self._answers = Answers()
+        self._lookup = Lookup(policy) if policy.registry else None
+        self._store = store if isinstance(store, Asker) else None
+        self._async_store = async_store if isinstance(async_store, AsyncAsker) else None
+        if policy.registry and (self._store is None or self._async_store is None):
+            raise PolicyError([Problem("keys in redis need a store in redis: redis://host:6379/0", "keys")])
 
     def ask(self, command: Resolve) -> KeyEntry | None:
-        """Ask and wait; raises ResolverUnavailable."""
+        """Ask and wait; raises ResolverUnavailable, or KeyEnded."""
+        if self._lookup is not None and self._store is not None:
+            try:
+                entry = self._lookup.ask(command.key, self._store)
+            except _UNUSABLE as failure:
+                raise _refused(failure) from None
+            if entry is not None:
+                return entry
+        if self._policy.resolver is None:
+            return None
         kept = self._answers.find(command.key, time.monotonic())
         if kept:
             return kept[0]
@@ -41,7 +64,16 @@ class ResolverDesk:
         return self._learn(command, answer)
 
     async def aask(self, command: Resolve) -> KeyEntry | None:
-        """Ask without holding up the event loop; raises ResolverUnavailable."""
+        """Ask without holding up the event loop; raises as `ask` does."""
+        if self._lookup is not None and self._async_store is not None:
+            try:
+                entry = await self._lookup.aask(command.key, self._async_store)
+            except _UNUSABLE as failure:
+                raise _refused(failure) from None
+            if entry is not None:
+                return entry
+        if self._policy.resolver is None:
+            return None
         kept = self._answers.find(command.key, time.monotonic())
         if kept:
             return kept[0]
@@ -74,6 +106,23 @@ class ResolverDesk:
         return entry
 
 
+_UNUSABLE = (StoreUnavailable, Ended, GarbledRecord, ValueError, TypeError)
+"""What a look-up in the registry may raise."""
+
+
+def _refused(failure: Exception) -> ResolverUnavailable:
+    """Give what the core is told when the registry has no usable answer; an outage is logged elsewhere."""
+    if isinstance(failure, Ended):
+        return KeyEnded(str(failure))
+    if not isinstance(failure, StoreUnavailable):
+        _log.error("the key registry gave no usable answer: %s", failure)
+    return _unavailable()
+
+
 def _unresolved(reason: str) -> ResolverUnavailable:
     _log.error("the key resolver gave no usable answer: %s", reason)
+    return _unavailable()
+
+
+def _unavailable() -> ResolverUnavailable:
     return ResolverUnavailable("the key cannot be checked at the moment")

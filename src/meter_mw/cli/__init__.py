@@ -7,6 +7,7 @@ from importlib import metadata
 import click
 
 from meter_mw.cli.check import check
+from meter_mw.cli.keys import keys
 
 
 def _version() -> str:
@@ -23,3 +24,4 @@ def main() -> None:
 
 
 main.add_command(check)
+main.add_command(keys)
