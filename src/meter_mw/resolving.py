@@ -106,7 +106,7 @@ class ResolverDesk:
         return entry
 
 
-_UNUSABLE = (StoreUnavailable, Ended, GarbledRecord, ValueError, TypeError)
+_UNUSABLE = (StoreUnavailable, Ended, GarbledRecord)
 """What a look-up in the registry may raise."""
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 _FIND = """
 local key = redis.call('HGET', KEYS[1], ARGV[1])
 if not key then return false end
-return {key, redis.call('HGET', KEYS[1], cjson.decode(key).subject)}
+local sound, terms = pcall(function()
+  return redis.call('HGET', KEYS[1], cjson.decode(key).subject)
+end)
+return {key, sound and terms or ''}
 """
 
 _CHANGE = """

@@ -27,7 +27,7 @@ class Lookup:
     """Says whose a key is. A key ends on time; what else is done to it acts when its answer is asked anew.
 
     Raises StoreUnavailable where Redis is away and nothing is remembered, Ended for a key that was revoked
-    or has expired, GarbledRecord or ValueError for a record that cannot be used.
+    or has expired, GarbledRecord for a record that cannot be used.
     """
 
     def __init__(self, policy: Policy, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from meter_mw.model import MeterError
 from meter_mw.policy.identity import PSEUDONYMS, Credential
+from meter_mw.policy.problems import quoted
 from meter_mw.policy.resolver import entry_of
+from meter_mw.policy.sections.overrides import limits_met
+from meter_mw.policy.sections.plans import DEFAULT_PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,18 +91,29 @@ def read_terms(subject: str, record: bytes) -> dict[str, Any]:
     """Read the record of a subject's terms."""
     terms = _read(record)
     if not isinstance(terms, dict):
-        raise GarbledRecord(f"the terms of the subject {subject!r} in the registry are damaged")
+        raise GarbledRecord(f"the terms of {quoted(subject)} in the registry are damaged")
     return terms
 
 
 def entry(subject: str, terms: Terms, policy: Policy) -> KeyEntry:
-    """Check terms under a policy; raises ValueError that says what is wrong with them."""
+    """Give what terms mean under a policy; an amount for a limit that is no more says nothing.
+
+    Raises GarbledRecord for terms that do not fit it.
+    """
     said = {**terms, "subject": subject}
-    if "anchor" in said:
-        said["anchor"] = date.fromisoformat(said["anchor"])
-    checked = entry_of(said, policy)
-    assert checked is not None  # noqa: S101 - a mapping is never answered by None
-    return checked
+    try:
+        if "anchor" in said:
+            said["anchor"] = date.fromisoformat(said["anchor"])
+        plan = policy.plans.get(said.get("plan") or DEFAULT_PLAN)
+        if "limits" in said and plan is not None:
+            met = limits_met(plan, policy.routes)
+            said["limits"] = {name: amount for name, amount in said["limits"].items() if name in met}
+        found = entry_of(said, policy)
+    except (ValueError, TypeError, AttributeError) as mistake:
+        raise GarbledRecord(f"the terms of {quoted(subject)} do not fit the policy: {mistake}") from None
+    if found is None:
+        raise GarbledRecord(f"{quoted(subject)} has no terms")
+    return found
 
 
 def _packed(record: Mapping[str, object]) -> str:
