@@ -64,9 +64,9 @@ class Meter:
         self.responder = Responder(self.policy)
         self._body = refusal or problem
         self._patience_us = self.policy.deadline_us
-        self._resolver = ResolverDesk(self.policy)
         self._outage = Outage("requests are decided as the policy says for a store that is away")
         self._store, self._async_store = open_stores(self.policy.store)
+        self._resolver = ResolverDesk(self.policy, self._store, self._async_store)
         self._settler = DirectSettler(self._store) if self._async_store is None else Settler(self._store)
         self._journal = Journal(self.policy.events.journal, self.policy.source)
         self._forwarder = Forwarder(self._journal, [_sink(rule) for rule in self.policy.events.sinks])
