@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias, TypeVar
 
-from meter_mw.model import Count, MeterError, Receipt, Request, RequestId, UsageEvent
+from meter_mw.model import Count, MeterError, Request, RequestId
 from meter_mw.periods import calendar
 from meter_mw.policy.identity import (
     AmbiguousCredential,
@@ -27,27 +27,18 @@ from meter_mw.policy.paths import OddPath
 from meter_mw.policy.policy import (
     NO_ROUTE,
     Caller,
+    Exemption,
     Failure,
     KeyEntry,
     Line,
     Mode,
     Policy,
     Route,
+    Scope,
     Unknown,
 )
-from meter_mw.quota import Cap, Rate, standing_window
-from meter_mw.stores.port import (
-    NO_WINDOWS,
-    REMEMBERED_US,
-    Admit,
-    Booking,
-    Charge,
-    Reading,
-    Settle,
-    StoreUnavailable,
-    Tally,
-    Verdict,
-)
+from meter_mw.quota import Cap, Rate, Slots
+from meter_mw.stores.port import Admit, Charge, Reading, StoreUnavailable, Tally, TopUp, Verdict
 
 _ROUNDS = 3
 """How often a store is asked again about windows or a fence that its clock has left behind."""
@@ -60,6 +51,15 @@ More than one, as a busy event loop sends late; what is given up on before the f
 
 _NOBODY = "anon_nobody"
 """The subject of requests that are served without any identity; no key and no address has its name."""
+
+_POOLED = "unknown_keys"
+"""The one subject of all unknown keys, where the policy pools them."""
+
+_SLOT_WAIT_US = 1_000_000
+"""When to come back for a slot: nobody knows how long those in flight take."""
+
+_OWN_ZONE = (Scope.KEY, Scope.SUBJECT, Scope.ACCOUNT)
+"""Whose caps follow the zone and the anchor of the key; wider pools follow those of the policy."""
 
 
 class ResolverUnavailable(MeterError):
@@ -74,9 +74,22 @@ class Resolve:
     credential: Credential
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Ask the operator's pricing of a route what a request costs."""
+
+    route: Route
+    request: Request
+
+
+Costs: TypeAlias = tuple[tuple[str, int], ...]
+
 T = TypeVar("T")
-Conversation: TypeAlias = Generator["Admit | Resolve", "Tally | KeyEntry | None", T]
-"""Yields an Admit and is sent its Tally, or a Resolve and is sent a KeyEntry or None."""
+Command: TypeAlias = Admit | TopUp | Resolve | Price
+Reply: TypeAlias = "Tally | KeyEntry | Costs | None"
+Conversation: TypeAlias = Generator[Command, Reply, T]
+"""Yields an Admit or a TopUp and is sent its Tally, a Resolve and is sent a KeyEntry or None, or a Price
+and is sent what each meter is charged, None where the pricing gave no usable answer."""
 
 
 class Answer(Enum):
@@ -95,14 +108,26 @@ class Answer(Enum):
 class Standing:
     """How a caller stands with one limit, after what this request was charged.
 
-    `remaining` units fit at once; the limit is whole again after `reset_us`. `wait_us` is 0 where the
-    request fitted, the µs until it would, or `None` where it never can.
+    `remaining` units fit at once; the limit is whole again after `reset_us`, where that is known. `wait_us`
+    is 0 where the request fitted, the µs until it would, or `None` where it never can. `used` are the units
+    that a cap has counted since `start_us`, or the slots that are taken.
     """
 
     line: Line
     remaining: int
-    reset_us: int
+    reset_us: int | None
     wait_us: int | None
+    used: int | None = None
+    start_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A threshold that a cap's count has reached: told to one admission or settlement only."""
+
+    line: Line
+    units: int
+    start_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +135,9 @@ class Admission:
     """The answer for the whole request, and what has to be settled when it ends.
 
     `standings` is empty where no store was asked or none answered. `denied_by` names the limits that
-    had no room; in shadow mode the request is allowed all the same.
+    had no room, `would_deny` those in shadow that would have refused the request. `granted` are the units
+    that each charge was given. `overage` are the units of this request beyond what a limit includes. Of a
+    part of a long exchange `first` is the rid of its first, and `part` its number.
     """
 
     answer: Answer
@@ -121,9 +148,15 @@ class Admission:
     lines: tuple[Line, ...] = ()
     charges: tuple[Charge, ...] = ()
     windows: tuple[int, ...] = ()
+    granted: tuple[int, ...] = ()
     standings: tuple[Standing, ...] = ()
     denied_by: tuple[Standing, ...] = ()
+    would_deny: tuple[Standing, ...] = ()
+    overage: tuple[tuple[str, int], ...] = ()
+    reached: tuple[Reached, ...] = ()
     reason: str = ""
+    first: RequestId | None = None
+    part: int = 0
 
     @property
     def serves(self) -> bool:
@@ -138,7 +171,7 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
+class Refused:
     """Why a request has no caller."""
 
     answer: Answer
@@ -154,22 +187,42 @@ def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
         route = NO_ROUTE
         if not shadow:
             return Admission(Answer.ODD_PATH, rid, now_us, route, reason=str(odd))
-    if route.exempt:
+    if route.exemption is Exemption.FREE:
         return Admission(Answer.EXEMPT, rid, now_us, route)
-    caller = yield from _identify(policy, request)
-    if isinstance(caller, _Refusal):
+    caller = yield from identify(policy, request)
+    if isinstance(caller, Refused):
         if not shadow:
             return Admission(caller.answer, rid, now_us, route, reason=caller.reason)
         caller = policy.stranger(_NOBODY)
+    if caller.exemption is Exemption.FREE:
+        return Admission(Answer.EXEMPT, rid, now_us, route)
     if request.is_preflight and caller.key is None:
         return Admission(Answer.ALLOWED, rid, now_us, _free(route, policy), caller)
-    lines = policy.lines(route, caller.plan)
-    if not lines:
-        return Admission(Answer.ALLOWED, rid, now_us, route, caller)
-    return (yield from _decide(policy, Admission(Answer.ALLOWED, rid, now_us, route, caller, lines), caller))
+    route = yield from _priced(route, request)
+    lines: tuple[Line, ...] = ()
+    if Exemption.COUNTED not in (route.exemption, caller.exemption):
+        lines = tuple(_sized(line, request) for line in policy.lines(route, caller, now_us))
+    asked = Admission(Answer.ALLOWED, rid, now_us, route, caller, lines)
+    return (yield from _decide(policy, asked, caller)) if lines else asked
 
 
-def _identify(policy: Policy, request: Request) -> Conversation[Caller | _Refusal]:
+def _priced(route: Route, request: Request) -> Conversation[Route]:
+    """Give the route with what this request costs there."""
+    if route.pricing is None:
+        return route
+    costs = yield Price(route, request)
+    return replace(route, costs=costs) if isinstance(costs, tuple) else route
+
+
+def _sized(line: Line, request: Request) -> Line:
+    """Give the line with what the request declares of its body, which all has to fit."""
+    if line.limit.meter.count is not Count.REQUEST_BYTES or request.declared is None:
+        return line
+    return replace(line, need=request.declared, take=request.declared)
+
+
+def identify(policy: Policy, request: Request) -> Conversation[Caller | Refused]:
+    """Say who makes a request, or why nobody does."""
     rules = policy.identity
     places = rules.places
     if request.is_preflight:
@@ -178,19 +231,19 @@ def _identify(policy: Policy, request: Request) -> Conversation[Caller | _Refusa
     try:
         credential = find_credential(places, request.field, request.query)
     except AmbiguousCredential as ambiguity:
-        return _Refusal(Answer.AMBIGUOUS, str(ambiguity))
+        return Refused(Answer.AMBIGUOUS, str(ambiguity))
     if credential is None:
         return _anonymous(policy, request)
     key = pseudonym(rules.secret, credential)
     return policy.listed(key) or (yield from _unlisted(policy, key, credential))
 
 
-def _anonymous(policy: Policy, request: Request) -> Caller | _Refusal:
+def _anonymous(policy: Policy, request: Request) -> Caller | Refused:
     rules = policy.identity
     if rules.anonymous is None and request.is_preflight:
         return policy.stranger(_NOBODY)
     if rules.anonymous is None:
-        return _Refusal(Answer.UNIDENTIFIED, "this API needs a key")
+        return Refused(Answer.UNIDENTIFIED, "this API needs a key")
     address = rules.trusted_proxies.client_address(request.peer, request.field("x-forwarded-for"))
     subject = anonymous_subject(rules.secret, address or "unknown")
     return policy.stranger(subject, rules.anonymous.plan)
@@ -202,46 +255,67 @@ def _free(route: Route, policy: Policy) -> Route:
     return replace(route, costs=tuple((name, 0) for name in counts))
 
 
-def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[Caller | _Refusal]:
-    entry: Tally | KeyEntry | None = None
-    if policy.resolver is not None:
+def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[Caller | Refused]:
+    entry: Reply = None
+    if policy.resolver is not None or policy.registry:
         try:
             entry = yield Resolve(key, credential)
         except ResolverUnavailable as outage:
-            return _Refusal(Answer.UNAVAILABLE, str(outage))
+            return Refused(Answer.UNAVAILABLE, str(outage))
     if isinstance(entry, KeyEntry):
         return policy.caller(entry, key)
     if policy.identity.unknown is Unknown.REJECT:
-        return _Refusal(Answer.UNIDENTIFIED, "the key is not known")
+        return Refused(Answer.UNIDENTIFIED, "the key is not known")
+    if policy.identity.unknown is Unknown.POOL:
+        return replace(policy.stranger(_POOLED), key=key)
     return policy.stranger(key, key=key)
 
 
-def _decide(policy: Policy, asked: Admission, caller: Caller) -> Conversation[Admission]:
+def _decide(
+    policy: Policy, asked: Admission, caller: Caller, after: RequestId | None = None
+) -> Conversation[Admission]:
     now_us = asked.now_us
+    on_deny = policy.rules_of(asked.route).on_deny
     for _ in range(_ROUNDS):
-        charges = _charges(asked.lines, caller, now_us)
+        charges = charges_of(policy, asked.lines, caller, now_us)
+        fence_us = now_us + _FENCE * policy.deadline_us
         try:
-            tally = yield Admit(asked.rid, caller.tag, now_us + _FENCE * policy.deadline_us, charges)
+            tally = yield Admit(asked.rid, caller.tag, fence_us, charges, policy.lease_us, on_deny, after)
         except StoreUnavailable:
             break
         if not isinstance(tally, Tally) or tally.verdict is Verdict.VOID:
             break
         now_us = tally.now_us
         if tally.verdict in (Verdict.ADMITTED, Verdict.DENIED):
-            return _judged(policy, asked, charges, tally)
-    return _without_store(policy, asked, _charges(asked.lines, caller, now_us), now_us)
+            return _judged(asked, charges, tally)
+    return _without_store(policy, asked, charges_of(policy, asked.lines, caller, now_us), now_us)
 
 
-def _charges(lines: tuple[Line, ...], caller: Caller, now_us: int) -> tuple[Charge, ...]:
-    return tuple(_charge(line, caller, now_us) for line in lines)
+def continued(policy: Policy, asked: Admission, after: RequestId | None) -> Conversation[Admission]:
+    """Have the store hold for a new part of an exchange what `asked` says; it is never refused.
+
+    Slots that the part before, `after`, holds are handed over.
+    """
+    caller = asked.caller
+    if caller is None or not asked.lines:
+        return asked
+    return (yield from _decide(policy, asked, caller, after))
 
 
-def _charge(line: Line, caller: Caller, now_us: int) -> Charge:
-    quota = line.limit.quota
-    if isinstance(quota, Cap):
-        windows = calendar(quota.period, caller.timezone, caller.anchor).windows(now_us)
-        return Charge(line.limit.id, quota, line.need, line.take, windows)
-    return Charge(line.limit.id, quota, line.need, line.take)
+def charges_of(policy: Policy, lines: tuple[Line, ...], caller: Caller, now_us: int) -> tuple[Charge, ...]:
+    """Give what is asked of the store; `now_us` is the best guess at its time."""
+    return tuple(_charge(policy, line, caller, now_us) for line in lines)
+
+
+def _charge(policy: Policy, line: Line, caller: Caller, now_us: int) -> Charge:
+    limit = line.limit
+    windows = None
+    if isinstance(limit.quota, Cap):
+        own = limit.scope in _OWN_ZONE
+        zone, anchor = (caller.timezone, caller.anchor) if own else (policy.timezone, None)
+        windows = calendar(limit.quota.period, zone, anchor, policy.week_start).windows(now_us)
+    holder = line.holder or caller.holder(limit.scope)
+    return Charge(limit.id, limit.quota, line.need, line.take, windows, line.held, limit.shadow, holder)
 
 
 def _without_store(policy: Policy, asked: Admission, charges: tuple[Charge, ...], now_us: int) -> Admission:
@@ -249,149 +323,81 @@ def _without_store(policy: Policy, asked: Admission, charges: tuple[Charge, ...]
 
     `now_us` is what the store told last, or the guess where it told nothing.
     """
-    closed = any(line.limit.on_store_failure is Failure.CLOSED for line in asked.lines)
-    windows = tuple(_window(charge, now_us) for charge in charges)
-    return Admission(
-        Answer.UNAVAILABLE if closed and policy.mode is Mode.ENFORCE else Answer.ALLOWED,
-        asked.rid,
-        now_us,
-        asked.route,
-        asked.caller,
-        asked.lines,
-        charges,
-        windows,
+    closed = any(
+        line.limit.on_store_failure is Failure.CLOSED and not line.limit.shadow for line in asked.lines
+    )
+    return replace(
+        asked,
+        answer=Answer.UNAVAILABLE if closed and policy.mode is Mode.ENFORCE else Answer.ALLOWED,
+        now_us=now_us,
+        charges=charges,
+        windows=tuple(_window(charge, now_us) for charge in charges),
         reason="the usage of this key cannot be checked at the moment",
     )
 
 
 def _window(charge: Charge, now_us: int) -> int:
-    return 0 if charge.windows is None else standing_window(0, charge.windows, now_us)[0]
+    """Give where the window opens that counts now."""
+    for opening in reversed(charge.windows or (0,)):
+        if opening <= now_us:
+            return opening
+    return 0
 
 
-def _judged(policy: Policy, asked: Admission, charges: tuple[Charge, ...], tally: Tally) -> Admission:
+def _judged(asked: Admission, charges: tuple[Charge, ...], tally: Tally) -> Admission:
     standings = tuple(
-        _standing(line, charge, reading, tally)
+        standing(line, charge, reading, tally.now_us)
         for line, charge, reading in zip(asked.lines, charges, tally.readings, strict=True)
     )
+    unfit = tuple(each for each in standings if each.wait_us != 0)
     denied = tally.verdict is Verdict.DENIED
-    return Admission(
-        Answer.DENIED if denied and policy.mode is Mode.ENFORCE else Answer.ALLOWED,
-        asked.rid,
-        tally.now_us,
-        asked.route,
-        asked.caller,
-        asked.lines,
-        charges,
-        tuple(
+    told = tuple(zip(asked.lines, tally.readings, strict=True))
+    return replace(
+        asked,
+        answer=Answer.DENIED if denied else Answer.ALLOWED,
+        now_us=tally.now_us,
+        charges=charges,
+        windows=tuple(
             0 if charge.windows is None else reading.state.whole
             for charge, reading in zip(charges, tally.readings, strict=True)
         ),
-        standings,
-        tuple(each for each in standings if each.wait_us != 0) if denied else (),
+        granted=tuple(
+            charge.take if isinstance(charge.quota, Rate) else reading.granted
+            for charge, reading in zip(charges, tally.readings, strict=True)
+        ),
+        standings=standings,
+        denied_by=tuple(each for each in unfit if not each.line.limit.shadow),
+        would_deny=tuple(each for each in unfit if each.line.limit.shadow),
+        overage=tuple(
+            (line.limit.name, reading.overage)
+            for line, reading in told
+            if reading.overage and not line.limit.shadow
+        ),
+        reached=tuple(each for line, reading in told for each in reached(line, reading.warned, reading)),
     )
 
 
-def _standing(line: Line, charge: Charge, reading: Reading, tally: Tally) -> Standing:
+def reached(line: Line, warned: tuple[int, int], reading: Reading) -> tuple[Reached, ...]:
+    """Give the thresholds that a count has reached just now."""
+    quota = line.limit.quota
+    if warned[0] >= warned[1] or not isinstance(quota, Cap) or line.limit.shadow:
+        return ()
+    found = (each for each in quota.warn if warned[0] < each <= warned[1])
+    return tuple(Reached(line, each, reading.state.whole) for each in found)
+
+
+def standing(line: Line, charge: Charge, reading: Reading, now_us: int) -> Standing:
     """Say in units and waits what a reading means to the caller."""
-    now_us, quota = tally.now_us, charge.quota
+    quota = charge.quota
     if isinstance(quota, Rate):
         wait_us = 0 if reading.fits else quota.wait_us(reading.state, now_us, charge.need)
         return Standing(
             line, quota.remaining(reading.state, now_us), quota.reset_us(reading.state, now_us), wait_us
         )
-    _, closing = standing_window(reading.state.whole, charge.windows or NO_WINDOWS, now_us)
-    reset_us = max(0, closing - now_us)
-    wait_us = 0 if reading.fits else reset_us if charge.need <= quota.units else None
-    return Standing(line, quota.remaining(reading.state.part), reset_us, wait_us)
-
-
-def settlement(admission: Admission, receipt: Receipt) -> Settle | None:
-    """Give what has to be booked when the exchange is over.
-
-    A request that shadow mode let through was charged nothing, and is booked nothing. Of one that took
-    longer than a store remembers, what was taken stays, and only what came on top is booked.
-    """
-    if admission.caller is None or not admission.charges or admission.denied_by:
-        return None
-    forgotten = bool(admission.standings) and receipt.duration_us >= REMEMBERED_US
-    bookings = tuple(
-        _booking(charge, used(line, receipt), window, forgotten=forgotten)
-        for line, charge, window in zip(admission.lines, admission.charges, admission.windows, strict=True)
-    )
-    return Settle(admission.rid, admission.caller.tag, bookings)
-
-
-def _booking(charge: Charge, actual: int, window: int, *, forgotten: bool) -> Booking:
-    if forgotten:
-        return Booking(replace(charge, take=0), max(0, actual - charge.take), window)
-    return Booking(charge, actual, window)
-
-
-def used(line: Line, receipt: Receipt) -> int:
-    """Give the units of a limit's meter that an exchange turned out to use."""
-    match line.limit.meter.count:
-        case Count.REQUESTS:
-            return line.take
-        case Count.REQUEST_BYTES:
-            return receipt.request_bytes
-        case Count.RESPONSE_BYTES:
-            return receipt.response_bytes
-        case Count.REPORTED:
-            return receipt.reported.get(line.limit.meter.name, 0)
-
-
-def usage_event(policy: Policy, admission: Admission, method: str, receipt: Receipt) -> UsageEvent:
-    """Give the one immutable record of a counted request."""
-    caller = admission.caller
-    if caller is None:
-        raise ValueError("a request without a caller is not counted")
-    data: dict[str, object] = {
-        meter.name: admission.route.cost(meter) for meter in policy.meters if meter.count is Count.REQUESTS
-    }
-    data |= {"request_bytes": receipt.request_bytes, "response_bytes": receipt.response_bytes}
-    data |= receipt.reported
-    data |= {
-        "route": admission.route.name,
-        "method": method,
-        "status": receipt.status,
-        "plan": caller.plan.name,
-        "duration_us": receipt.duration_us,
-        "policy": policy.digest,
-    } | _named(caller)
-    if admission.denied_by:
-        data |= {"limited_by": [each.line.limit.name for each in admission.denied_by], "shadow": True}
-    return UsageEvent(admission.rid, policy.source, caller.subject, admission.now_us, data)
-
-
-def _named(caller: Caller) -> dict[str, object]:
-    """Give the fields of an event that only some callers have."""
-    known = {"key": caller.key, "account": caller.account}
-    return {name: value for name, value in known.items() if value is not None}
-
-
-def amendment(
-    policy: Policy, admission: Admission, rid: RequestId, now_us: int, reported: dict[str, int]
-) -> tuple[UsageEvent, Settle | None]:
-    """Give the record, and the booking, of units that were reported after their request had ended.
-
-    An id determines its payload, so they are an event of their own, which names the request it amends.
-    Of a request that shadow mode let through nothing is booked, as in its settlement.
-    """
-    caller = admission.caller
-    if caller is None:
-        raise ValueError("a request without a caller is not counted")
-    data: dict[str, object] = {meter.name: 0 for meter in policy.meters if meter.count is Count.REQUESTS}
-    data |= {"request_bytes": 0, "response_bytes": 0, **reported}
-    data |= {
-        "route": admission.route.name,
-        "plan": caller.plan.name,
-        "policy": policy.digest,
-        "amends": admission.rid,
-    } | _named(caller)
-    event = UsageEvent(rid, policy.source, caller.subject, now_us, data)
-    bookings = tuple(
-        Booking(charge, reported[line.limit.meter.name], window)
-        for line, charge, window in zip(admission.lines, admission.charges, admission.windows, strict=True)
-        if line.limit.meter.name in reported and not admission.denied_by
-    )
-    return event, Settle(rid, caller.tag, bookings) if bookings else None
+    used = reading.state.part
+    if isinstance(quota, Slots):
+        wait = 0 if reading.fits else _SLOT_WAIT_US if charge.need <= quota.units else None
+        return Standing(line, quota.remaining(used), None, wait, used)
+    reset_us = max(0, reading.until_us - now_us)
+    wait = 0 if reading.fits else reset_us if charge.need <= quota.most else None
+    return Standing(line, quota.remaining(used), reset_us, wait, used, reading.state.whole)

@@ -10,8 +10,6 @@ import msgspec
 if TYPE_CHECKING:
     from meter_mw.model import UsageEvent
 
-EVENT_TYPE = "meter_mw.request.v1"
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -36,7 +34,7 @@ def encode(event: UsageEvent) -> bytes:
             "1.0",
             event.id,
             event.source,
-            EVENT_TYPE,
+            event.type,
             event.subject,
             _EPOCH + timedelta(microseconds=event.time_us),
             "application/json",

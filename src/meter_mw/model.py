@@ -65,7 +65,8 @@ class Request:
 
     `path` is percent-decoded and without the mount prefix (`root_path`, `SCRIPT_NAME`), so it is
     what a router sees. `field` gives every value of a header field by its lower-case name.
-    `peer` is the address at the other end of the socket, `None` on a Unix socket.
+    `peer` is the address at the other end of the socket, `None` on a Unix socket. What is sent in `frames`
+    (HTTP/2, WebSocket) needs no length to be declared.
     """
 
     method: str
@@ -73,6 +74,17 @@ class Request:
     query: str
     field: Callable[[str], Sequence[str]]
     peer: str | None
+    frames: bool = False
+
+    @property
+    def declared(self) -> int | None:
+        """The length of the body as the client declares it, 0 without one, `None` where it does not say."""
+        if self.field("transfer-encoding"):
+            return None
+        lengths = self.field("content-length")
+        if not lengths:
+            return None if self.frames else 0
+        return int(lengths[0]) if len(lengths) == 1 and lengths[0].isdecimal() else None
 
     @property
     def is_preflight(self) -> bool:
@@ -86,7 +98,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The final counts of one exchange."""
+    """The final counts of one exchange, or of a part of one.
+
+    `limited_by` names the limits that stopped it on its way; one that was `refused` so got no answer of the
+    app's, and costs nothing but the bytes that had passed.
+    """
 
     request_bytes: int
     response_bytes: int
@@ -95,14 +111,30 @@ class Receipt:
     duration_us: int
     request_messages: int = 0
     response_messages: int = 0
+    limited_by: tuple[str, ...] = ()
+    refused: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing passed."""
+        counts = (self.request_bytes, self.response_bytes, self.request_messages, self.response_messages)
+        return not any(counts) and not any(self.reported.values())
+
+
+REQUEST_EVENT = "meter_mw.request.v1"
+"""The type of the events that usage is billed by."""
+
+THRESHOLD_EVENT = "meter_mw.threshold.v1"
+"""The type of the events that tell of a cap whose threshold was reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageEvent:
     """One counted request, as it leaves for billing: unique by `source` and `id` (CloudEvents 1.0)."""
 
-    id: RequestId
+    id: str
     source: str
     subject: SubjectId
     time_us: int
     data: dict[str, object]
+    type: str = REQUEST_EVENT

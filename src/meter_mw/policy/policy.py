@@ -410,13 +410,14 @@ class Policy:
         """Give every limit that bears on a request of this route and caller; a free route is under none."""
         plan = caller.plan
         active = tuple(each for each, until_us in caller.overrides if until_us is None or now_us < until_us)
-        lines = self._lines.get((route.name, plan.name, *active))
+        compiled = (route.name, route.costs, plan.name, *active)
+        lines = self._lines.get(compiled)
         if lines is None:
             limits = _overridden((*plan.limits, *route.limits), active)
             priced = (self._line(limit, route) for limit in limits)
             lines = tuple(line for line in priced if line.need)
             if len(self._lines) < _MOST_LINES:
-                self._lines[route.name, plan.name, *active] = lines
+                self._lines[compiled] = lines
         return lines
 
     def _line(self, limit: Limit, route: Route) -> Line:
@@ -432,9 +433,15 @@ class Policy:
             case Count.CONCURRENT:
                 return Line(limit, 1, 1, held=True, holder=holder)
             case Count.REPORTED:
-                return Line(limit, max(1, limit.reserve), limit.reserve, held=True, holder=holder)
+                estimate = dict(route.costs).get(limit.meter.name, limit.reserve)
+                return Line(limit, max(1, estimate), estimate, held=True, holder=holder)
             case _:
                 return Line(limit, 1, limit.reserve, held=True, holder=holder)
+
+    @property
+    def lease_us(self) -> int:
+        """How long what is held lasts without a sign of life (µs): two checkpoints."""
+        return 2 * self.checkpoint_us
 
     def rules_of(self, route: Route) -> ChargeRules:
         """Give what is charged for on a route."""

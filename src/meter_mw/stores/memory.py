@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from meter_mw.model import RequestId
-from meter_mw.quota import OnDeny
+from meter_mw.quota import AT_REST, OnDeny
 from meter_mw.stores.holder import Holder
 from meter_mw.stores.port import (
     REMEMBERED_US,
@@ -141,7 +141,7 @@ class MemoryStore:
             reading, taken = holder.charge(ask, now_us, command.rid, until_us, command.after)
             readings.append(reading)
             pending.said[ask.charge.id] = reading
-            if not ask.charge.held:
+            if not ask.charge.held and (taken.units or taken.span != AT_REST):
                 pending.taken[ask.charge.id] = taken
         self._of(command.tag).pending[command.rid] = (now_us, pending)
         return Tally(Verdict.ADMITTED, now_us, tuple(readings))

@@ -1,0 +1,168 @@
+"""An exchange that lasts: more units held while it streams, and a new part of it now and then.
+
+Rule 1: a response that has begun is never refused more: where a limit cuts, only so much of it passes as was
+granted, and where it finishes, all of it does.
+Rule 2: an upload, and a socket, are asked for: what does not fit is not read on.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from meter_mw.core import Admission, Answer, charges_of, standing
+from meter_mw.model import Count, RequestId
+from meter_mw.policy.policy import Failure, OnExhausted, Route
+from meter_mw.quota import Rate
+from meter_mw.stores.port import StoreUnavailable, Tally, TopUp, Verdict
+
+if TYPE_CHECKING:
+    from meter_mw.core import Conversation, Standing
+    from meter_mw.policy.policy import Line, Policy
+    from meter_mw.stores.port import Charge
+
+UNBOUNDED = sys.maxsize
+"""The room of what no limit is on."""
+
+_FENCE = 10
+"""Deadlines until a store refuses a top-up as late; see the core."""
+
+_WIDEST = 16
+"""A step is as wide as what has passed already, at most so many reserves."""
+
+_DECLARED = 64
+"""Of a length that is declared, so many reserves are held at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much may pass: `units` in all before the store is asked again, `passes` of what was asked for.
+
+    `denied_by` names the limits that let no more pass; `unavailable` says that one could not be asked.
+    """
+
+    units: int
+    passes: int
+    denied_by: tuple[Standing, ...] = ()
+    unavailable: bool = False
+
+
+def rooms(admission: Admission) -> dict[Count, int]:
+    """Give how many units of each count may pass before the store has to be asked."""
+    found: dict[Count, int] = {}
+    for index, line in enumerate(admission.lines):
+        count = line.limit.meter.count
+        if _is_measured(line) and index < len(admission.granted):
+            found[count] = min(found.get(count, UNBOUNDED), admission.granted[index])
+    return found
+
+
+def _is_measured(line: Line) -> bool:
+    """Whether a limit is on what passes while the exchange lasts, and is enforced."""
+    return line.held and not line.limit.shadow and line.limit.meter.count in _PASSING
+
+
+_PASSING = frozenset(
+    (Count.REQUEST_BYTES, Count.RESPONSE_BYTES, Count.REQUEST_MESSAGES, Count.RESPONSE_MESSAGES)
+)
+
+
+def top_up(
+    policy: Policy,
+    admission: Admission,
+    count: Count,
+    total: int,
+    now_us: int,
+    *,
+    expected: int | None = None,
+    refuses: bool,
+) -> Conversation[Room]:
+    """Have more held, so that `total` units of `count` may pass in all; `expected` is what is declared.
+
+    With `refuses` what does not fit is refused: of an upload, of a socket. A response that has begun is not.
+    """
+    chosen = tuple(line for line in admission.lines if _is_measured(line) and line.limit.meter.count is count)
+    caller = admission.caller
+    if not chosen or caller is None:
+        return Room(UNBOUNDED, total)
+    lines = tuple(_asking(line, total, expected, refuses=refuses) for line in chosen)
+    for _ in range(2):
+        charges = charges_of(policy, lines, caller, now_us)
+        fence_us = now_us + _FENCE * policy.deadline_us
+        try:
+            tally = yield TopUp(admission.rid, caller.tag, fence_us, charges, policy.lease_us)
+        except StoreUnavailable:
+            return _unasked(lines, total)
+        if not isinstance(tally, Tally):
+            break
+        now_us = tally.now_us
+        if tally.verdict in (Verdict.ADMITTED, Verdict.DENIED):
+            return _room(lines, charges, tally, total)
+    return Room(total, total)
+
+
+def _asking(line: Line, total: int, expected: int | None, *, refuses: bool) -> Line:
+    reserve = max(1, line.limit.reserve)
+    ahead = total + min(max(reserve, total), _WIDEST * reserve)
+    if line.limit.meter.count in (Count.REQUEST_MESSAGES, Count.RESPONSE_MESSAGES):
+        ahead = total + reserve - 1
+    if expected is not None:
+        ahead = max(total, min(expected, total + _DECLARED * reserve))
+    return replace(line, need=total if refuses else 0, take=ahead)
+
+
+def _unasked(lines: tuple[Line, ...], total: int) -> Room:
+    """Let pass, or not, as each limit says of a store that is away."""
+    closed = [
+        line
+        for line in lines
+        if line.limit.on_store_failure is Failure.CLOSED
+        and (line.need > 0 or line.limit.on_exhausted is OnExhausted.CUT)
+    ]
+    return Room(0, 0, unavailable=True) if closed else Room(max(line.take for line in lines), total)
+
+
+def _room(lines: tuple[Line, ...], charges: tuple[Charge, ...], tally: Tally, total: int) -> Room:
+    units = passes = UNBOUNDED
+    stops: list[Standing] = []
+    for line, charge, reading in zip(lines, charges, tally.readings, strict=True):
+        granted = line.take if isinstance(charge.quota, Rate) else reading.granted
+        how = standing(line, charge, reading, tally.now_us)
+        if tally.verdict is Verdict.DENIED:
+            if how.wait_us != 0:
+                stops.append(how)
+            units = passes = 0
+        elif line.need == 0 and line.limit.on_exhausted is OnExhausted.FINISH:
+            units = min(units, max(granted, line.take))
+        else:
+            units, passes = min(units, granted), min(passes, granted)
+            if granted < total:
+                stops.append(replace(how, wait_us=how.reset_us))
+    return Room(units, min(passes, total), tuple(stops))
+
+
+def next_part(policy: Policy, admission: Admission, rid: RequestId, now_us: int) -> Admission:
+    """Give what is asked for the next part of an exchange: nothing but what is held, and all of it free."""
+    costs = tuple((meter.name, 0) for meter in policy.meters if meter.count is Count.REQUESTS)
+    caller = admission.caller
+    route: Route = replace(admission.route, costs=costs)
+    lines: tuple[Line, ...] = ()
+    if caller is not None and admission.lines:
+        every = policy.lines(admission.route, caller, now_us)
+        lines = tuple(_lasting(line) for line in every if line.held)
+    return Admission(
+        Answer.ALLOWED,
+        rid,
+        now_us,
+        route,
+        caller,
+        lines,
+        first=admission.first or admission.rid,
+        part=admission.part + 1,
+    )
+
+
+def _lasting(line: Line) -> Line:
+    """Give the line as it bears on a later part: what is estimated was for the first."""
+    return replace(line, need=0, take=0 if line.limit.meter.count is Count.REPORTED else line.take)
