@@ -94,9 +94,11 @@ class Rate:
         return max(0, self.burst + -self.backlog(arrival, now_us) // self.numerator)
 
     def wait_us(self, arrival: Span, now_us: int, need: int) -> int | None:
-        """Give the µs until `need` units conform: 0 for now, `None` for never."""
+        """Give the µs until `need` units conform: 0 for now, `None` for never; nothing conforms at once."""
         if need > self.burst:
             return None
+        if need == 0:
+            return 0
         lacking = self.backlog(arrival, now_us) + (need - self.burst) * self.numerator
         return max(0, -(-lacking // self.denominator))
 
