@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meter_mw.core import Resolve, ResolverUnavailable
+from meter_mw.core import KeyEnded, Resolve, ResolverUnavailable
 from meter_mw.periods import Period
 from meter_mw.policy.identity import Credential
 from meter_mw.policy.policy import Exemption, KeyEntry, Override, Plan, Policy
@@ -420,7 +420,7 @@ def test_the_resolver_is_asked_of_what_the_registry_does_not_know(rules: Policy,
     office.revoke(ended.key.id)
     rules = replace(rules, resolver=resolve)
     assert both(rules, credential.reveal()) == [KeyEntry("ours")] * 2
-    with pytest.raises(ResolverUnavailable):
+    with pytest.raises(KeyEnded, match="the key was revoked"):
         desk_of(rules).ask(asked(ended_key.reveal()))
     assert heard == []
     assert both(rules, "sk_theirs") == [KeyEntry("theirs")] * 2

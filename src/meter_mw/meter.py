@@ -13,7 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, TypeVar
 
 from meter_mw import core
-from meter_mw.core import Answer, Resolve, ResolverUnavailable
+from meter_mw.core import Answer, KeyEnded, Resolve, ResolverUnavailable
 from meter_mw.events import encode
 from meter_mw.exchange import Exchange
 from meter_mw.journal import Forwarder, Journal, JournalError
@@ -101,7 +101,7 @@ class Meter:
             while True:
                 try:
                     reply = self._reply(command, until_us)
-                except (StoreUnavailable, ResolverUnavailable) as outage:
+                except (StoreUnavailable, ResolverUnavailable, KeyEnded) as outage:
                     command = talk.throw(outage)
                 else:
                     if isinstance(command, Resolve):
@@ -119,7 +119,7 @@ class Meter:
             while True:
                 try:
                     reply = await self._areply(command, until_us, store)
-                except (StoreUnavailable, ResolverUnavailable) as outage:
+                except (StoreUnavailable, ResolverUnavailable, KeyEnded) as outage:
                     command = talk.throw(outage)
                 else:
                     if isinstance(command, Resolve):

@@ -11,7 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from meter_mw.core import ResolverUnavailable
+from meter_mw.core import KeyEnded, ResolverUnavailable
 from meter_mw.policy.problems import PolicyError, Problem
 from meter_mw.policy.resolver import Answers, entry_of
 from meter_mw.registry.calls import Asker, AsyncAsker
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from meter_mw.policy.policy import KeyEntry, Policy
 
 _log = logging.getLogger(__name__)
-
-
-class KeyEnded(ResolverUnavailable):
-    """The key is known, and no longer good: it was revoked, or has expired."""
 
 
 class ResolverDesk:
@@ -110,7 +106,7 @@ _UNUSABLE = (StoreUnavailable, Ended, GarbledRecord)
 """What a look-up in the registry may raise."""
 
 
-def _refused(failure: Exception) -> ResolverUnavailable:
+def _refused(failure: Exception) -> KeyEnded | ResolverUnavailable:
     """Give what the core is told when the registry has no usable answer; an outage is logged elsewhere."""
     if isinstance(failure, Ended):
         return KeyEnded(str(failure))
