@@ -8,20 +8,38 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from meter_mw.policy import loader
 from meter_mw.policy.loader import load
-from meter_mw.policy.policy import Policy
+from meter_mw.policy.policy import OnExhausted, Policy, Scope, Unknown
 from meter_mw.policy.resolver import KEPT_S, MOST_KEPT, UNKNOWN_KEPT_S
-from meter_mw.policy.sections import events, identity, keys, limits, meters, plans, routes
+from meter_mw.policy.sections import (
+    charge,
+    events,
+    identity,
+    keys,
+    limits,
+    meters,
+    overrides,
+    plans,
+    routes,
+    settings,
+)
+from meter_mw.quota import OnDeny
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from meter_mw.policy.reading import Names
 
 PAGE = Path(__file__).parents[2] / "docs" / "policy.md"
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 TABLES: dict[str, Names] = {
+    "top": loader._TOP,
     "identity": identity._IDENTITY,
     "keys": keys._ENTRY,
     "sources": keys._SOURCE,
+    "overrides": overrides._OVERRIDE,
+    "charge": charge._CHARGE,
     "limits": limits._LIMIT,
     "meters": meters._METER,
     "plans": plans._PLAN,
@@ -58,6 +76,23 @@ def test_every_name_stands_in_the_page(section: str) -> None:
         name for name in TABLES[section].known if not re.search(rf"`[^`]*\b{name}\b", PAGE.read_text())
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [each.value for each in Scope],
+        [each.value for each in OnExhausted],
+        [each.value for each in Unknown],
+        [each.value for each in OnDeny],
+        meters._COUNTS,
+        meters.RESERVED,
+        settings.DAYS[::6],
+    ],
+    ids=["scopes", "on_exhausted", "unknown", "on_deny", "counts", "reserved", "days"],
+)
+def test_every_word_stands_in_the_page(words: Iterable[str]) -> None:
+    assert [word for word in words if f"`{word}`" not in PAGE.read_text()] == []
 
 
 def test_page_says_how_long_answers_are_kept() -> None:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from meter_mw.cli import main
-from meter_mw.cli.check import store_in_words
+from meter_mw.cli.words import store_in_words
 
 ROOT = Path(__file__).parents[2]
 POLICIES = ROOT / "tests" / "policies"

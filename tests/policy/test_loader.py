@@ -14,12 +14,14 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loading import BAD, ENVIRON, EXAMPLE, GOOD, ROOT, SECRET, acme, complaints, good, names, of
 
 from meter_mw.model import Count, Meter
 from meter_mw.periods import Period
 from meter_mw.policy.identity import BearerKey, Credential, HeaderKey, QueryKey, pseudonym
 from meter_mw.policy.loader import load
 from meter_mw.policy.policy import (
+    ChargeRules,
     Exemption,
     Failure,
     FileSinkRule,
@@ -32,51 +34,6 @@ from meter_mw.policy.policy import (
 )
 from meter_mw.policy.problems import PolicyError
 from meter_mw.quota import Cap, Rate
-
-ROOT = Path(__file__).parents[2]
-GOOD = ROOT / "tests" / "policies" / "good"
-BAD = ROOT / "tests" / "policies" / "bad"
-EXAMPLE = ROOT / "meter.yaml.example"
-
-ENVIRON = {
-    "METER_KEY_SECRET": "canary-secret-0123456789",
-    "CANARY": "canary-value",
-    "SHORT": "canary",
-    "EMPTY": "",
-    "STRUCTURE": "{default: {limits: []}}",
-    "ACME_KEY": "canary-acme",
-    "ACME_KEY_TOO": "canary-acme",
-    "OTHER_KEY": "canary-other",
-    "KEY_WITH_COMMA": "canary,other",
-    "HOOK_SECRET": "canary-hook",
-    "BAD_HOOK_SECRET": "whsec_canary!",
-    "FIVE": "5",
-    "TRUE": "true",
-}
-SECRET = ENVIRON["METER_KEY_SECRET"].encode()
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
-def good(name: str) -> Policy:
-    return load(GOOD / f"{name}.yaml", ENVIRON)
-
-
-def of(**sections: object) -> Policy:
-    return load({"version": 1, "service": "shop", **sections}, ENVIRON)
-
-
-def complaints(source: str | Path | dict[str, Any], environ: dict[str, str] = ENVIRON) -> list[str]:
-    with pytest.raises(PolicyError) as caught:
-        load(source, environ)
-    return [str(problem) for problem in caught.value.problems]
-
-
-def acme(policy: Policy) -> str:
-    return pseudonym(policy.identity.secret, Credential("canary-acme"))
-
 
 # -- the folders
 
@@ -124,6 +81,7 @@ def test_example_loads_and_says_what_the_contract_says() -> None:
         "requests-month",
         "bandwidth",
         "egress",
+        "concurrent",
     ]
     assert policy.identity.anonymous is not None
     assert policy.events.journal == ROOT / "var" / "meter"
@@ -139,6 +97,7 @@ def test_example_loads_with_its_keys_uncommented(tmp_path: Path) -> None:
     policy = load(file, ENVIRON)
     entry = policy.keys[acme(policy)]
     assert (entry.subject, entry.plan, entry.anchor) == ("acme", "pro", dt.date(2026, 1, 31))
+    assert [each.limit for each in entry.overrides] == ["requests-month"]
     assert QueryKey("api_key") in policy.identity.places
     assert len(policy.events.sinks) == 3
 
@@ -162,6 +121,8 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (policy.headers.ietf, policy.headers.legacy) == (True, Legacy.OFF)
     assert policy.events.journal == GOOD / "var" / "meter"
     assert policy.events.sinks == (FileSinkRule(GOOD / "var" / "meter" / "usage.jsonl"),)
+    assert (policy.charge, policy.week_start, policy.checkpoint_us) == (ChargeRules(), 0, 60_000_000)
+    assert policy.registry is False
 
 
 def test_a_loaded_policy_is_given_back() -> None:
@@ -587,9 +548,12 @@ WORDS = words("""
     unknown anonymous trusted_proxies header query plan by file resolver key subject account anchor
     count path methods name exempt limits rate burst cap meter on_store_failure ietf legacy deadline
     journal durability privacy sinks http stdout default requests egress
+    concurrent scope reserve estimate on_exhausted warn overage ceiling grace shadow charge when refund_on
+    on_deny cost week_start checkpoint redis from_header strip until requests-month
 """)
 TEXTS = words("""
     enforce bearer reject accept 10/second 5/month 100ms none stdout memory:// /v1/{id} GET default egress
+    80% 150% bill cut account counted always 5xx sunday 2m X-Tokens
     ${CANARY} ${UNSET} $ UTC 2026-01-31 requests reported os:getcwd https://a.example/ 1.5 ../.. 1_000
 """)
 VALUES = st.one_of(

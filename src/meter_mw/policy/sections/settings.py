@@ -30,7 +30,7 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,19})://")
 _DEADLINES_US = (5_000, 10_000_000)
 CHECKPOINT_US = 60_000_000
 _CHECKPOINTS_US = (1_000_000, 300_000_000)
-_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def read_store_failure(field: Field) -> StoreFailure:
 
 def read_week_start(field: Field) -> int | None:
     """Read the day on which weeks begin; 0 is Monday."""
-    return field.choice({day: number for number, day in enumerate(_DAYS)})
+    return field.choice({day: number for number, day in enumerate(DAYS)})
 
 
 def read_checkpoint(field: Field) -> int | None:
