@@ -20,6 +20,14 @@ ENVIRON = {
     "METER_STORE": None,
 }
 
+KEYS = {
+    "ACME_KEY": "canary-acme",
+    "OTHER_KEY": "canary-other",
+    "FIVE": "5",
+    "TRUE": "true",
+    "EMPTY": "",
+}
+
 
 def check(*words: str, **environ: str) -> Result:
     return CliRunner().invoke(main, ["check", *words], env={**ENVIRON, **environ})
@@ -45,16 +53,37 @@ def test_good_policy_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stdout.replace(f"{ROOT}/", "") == (POLICIES / "example_summary.txt").read_text()
 
 
+def test_everything_that_a_policy_can_decide_is_summed_up() -> None:
+    result = check(str(POLICIES / "good" / "whole.yaml"), **KEYS)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.replace(f"{POLICIES}/", "") == (POLICIES / "whole_summary.txt").read_text()
+
+
+def test_limits_are_not_marked_one_by_one_where_the_whole_policy_is_in_shadow(tmp_path: Path) -> None:
+    text = "version: 1\nservice: shop\nmode: shadow\nplans: {default: {limits: [{rate: 1/second}]}}\n"
+    (tmp_path / "meter.yaml").write_text(text)
+    stdout = check(str(tmp_path / "meter.yaml")).stdout
+    assert "    requests-per-second: 1 requests per second, 1 at once\n" in stdout
+
+
+def test_registered_keys_are_said_alone_or_beside_a_resolver(tmp_path: Path) -> None:
+    def keys(source: str) -> str:
+        text = f"version: 1\nservice: shop\nstore: redis://localhost\nkeys: {source}\n"
+        (tmp_path / "meter.yaml").write_text(text)
+        return next(
+            line
+            for line in check(str(tmp_path / "meter.yaml")).stdout.splitlines()
+            if line.startswith("keys")
+        )
+
+    assert keys("{redis: true}").startswith("keys      registered in the store; others are rejected;")
+    both = keys('{redis: true, resolver: "os.path:basename"}')
+    assert both.startswith("keys      asked of the resolver and registered in the store; others")
+
+
 @pytest.mark.parametrize("path", sorted((POLICIES / "good").glob("*.yaml")), ids=lambda path: path.stem)
 def test_summary_shows_no_secret(path: Path) -> None:
-    environ = {
-        "ACME_KEY": "canary-acme",
-        "OTHER_KEY": "canary-other",
-        "FIVE": "5",
-        "TRUE": "true",
-        "EMPTY": "",
-    }
-    result = check(str(path), **environ)
+    result = check(str(path), **KEYS)
     assert result.exit_code == 0
     assert "canary" not in result.output
     assert "token=x" not in result.output

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from meter_mw.model import UNMATCHED, Count, Meter
+from meter_mw.model import IN_FLIGHT, UNMATCHED, Count, Meter
 from meter_mw.periods import Period
 from meter_mw.policy import policy as policy_module
 from meter_mw.policy.paths import OddPath
 from meter_mw.policy.policy import (
     NO_ROUTE,
+    Caller,
+    Exemption,
     Failure,
     HttpSinkRule,
     KeyEntry,
     Limit,
     Line,
+    Override,
     Plan,
     Route,
+    Scope,
     digest_of,
 )
-from meter_mw.quota import Cap, Rate
+from meter_mw.quota import Cap, Rate, Slots
 from support.policies import (
     DAY_US,
     EGRESS,
@@ -42,6 +46,11 @@ from support.policies import (
 )
 
 PARTS = st.lists(st.text(st.sampled_from(":/{}\0|,a\ud800\udc00\U00010000é")), max_size=4).map(tuple)
+
+
+def slots(units: int) -> Limit:
+    """Make a limit of `units` requests in flight."""
+    return Limit("concurrent", IN_FLIGHT, Slots(units), Failure.OPEN)
 
 
 # Names for the store
@@ -92,6 +101,7 @@ def test_an_id_tells_a_rate_from_a_cap() -> None:
     """Stores tell them apart by the first letter."""
     assert rate(1).id.startswith("r")
     assert cap(1).id.startswith("c")
+    assert slots(1).id.startswith("s")
 
 
 def test_plans_share_limits_of_one_name() -> None:
@@ -170,7 +180,7 @@ def test_strangers_take_a_bounded_place(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 ROUTES = (
-    route("/health", exempt=True),
+    route("/health"),
     route("/v1/items/{id}", methods=["GET"], name="items.read"),
     route("/v1/items/{id}", methods=["DELETE"], name="items.delete"),
     route("/v1/files/{name:path}", name="files"),
@@ -213,28 +223,33 @@ def test_a_path_that_has_no_meaning(path: str) -> None:
 def test_without_routes_nothing_matches() -> None:
     """Every request is on the route that stands for none."""
     assert policy().route("GET", "/") is NO_ROUTE
-    assert (NO_ROUTE.name, NO_ROUTE.exempt, NO_ROUTE.limits) == (UNMATCHED, False, ())
+    assert (NO_ROUTE.name, NO_ROUTE.exemption, NO_ROUTE.limits) == (UNMATCHED, Exemption.NONE, ())
 
 
 # Lines
 
 
 def test_lines_are_priced_beforehand() -> None:
-    """Requests cost what the route says, 1 if it says nothing; bytes and reports need 1 and take 0."""
+    """Requests cost what the route says, 1 if it says nothing; of the rest only what is reserved is held."""
     images = Meter("images", Count.REQUESTS)
+    frames = Meter("frames", Count.RESPONSE_MESSAGES)
+    limits = {
+        cap(9): (5, 5, False),
+        rate(9, meter=images, name="images"): (1, 1, False),
+        rate(9, meter=INGRESS, name="in"): (1, 0, True),
+        replace(rate(9, meter=EGRESS, name="out"), reserve=8): (1, 8, True),
+        replace(rate(9, meter=frames, name="frames"), reserve=1): (1, 1, True),
+        rate(9, meter=TOKENS, name="tokens"): (1, 0, True),
+        replace(rate(9, meter=TOKENS, name="estimated"), reserve=3): (3, 3, True),
+        slots(2): (1, 1, True),
+    }
     own = rate(1, name="own", route="/x")
-    plan = (cap(9), rate(9, meter=images, name="images"), rate(9, meter=INGRESS, name="in"))
-    more = (rate(9, meter=EGRESS, name="out"), rate(9, meter=TOKENS, name="tokens"))
     dear = route("/x", own, costs={"requests": 5})
-    rules = policy(*plan, *more, routes=[dear])
-    expected = tuple(
-        Line(limit, need, take)
-        for limit, (need, take) in zip(
-            (*plan, *more, own), ((5, 5), (1, 1), (1, 0), (1, 0), (1, 0), (5, 5)), strict=True
-        )
-    )
-    assert rules.lines(dear, rules.plans["default"]) == expected
-    assert rules.lines(dear, rules.plans["default"]) is rules.lines(dear, rules.plans["default"])
+    rules = policy(*limits, routes=[dear])
+    expected = tuple(Line(limit, *price) for limit, price in {**limits, own: (5, 5, False)}.items())
+    caller = rules.stranger("a")
+    assert rules.lines(dear, caller, 0) == expected
+    assert rules.lines(dear, caller, 0) is rules.lines(dear, rules.stranger("b"), 10**15)
 
 
 def test_lines_are_of_their_route_and_plan() -> None:
@@ -243,9 +258,11 @@ def test_lines_are_of_their_route_and_plan() -> None:
     pro = Plan("pro", (rate(7, name="pro"),))
     rules = policy(rate(1), plans=[pro], routes=[free, dear])
     prices = {
-        (each.name, plan.name): [(line.limit.name, line.need) for line in rules.lines(each, plan)]
+        (each.name, plan): [
+            (line.limit.name, line.need) for line in rules.lines(each, rules.stranger("a", plan), 0)
+        ]
         for each in (free, dear, NO_ROUTE)
-        for plan in rules.plans.values()
+        for plan in rules.plans
     }
     assert prices == {
         ("/free", "default"): [],
@@ -255,6 +272,57 @@ def test_lines_are_of_their_route_and_plan() -> None:
         (UNMATCHED, "default"): [("rate", 1)],
         (UNMATCHED, "pro"): [("pro", 1)],
     }
+
+
+def test_amounts_of_a_caller_take_the_place_of_the_plan_until_they_are_over() -> None:
+    """They are of the same kind and name, and the limit keeps its id, so that its count goes on."""
+    rules = policy(cap(10), rate(10), slots(1))
+    overrides = (
+        Override("cap", Cap(20, Period.MONTH), date(2026, 1, 1)),
+        Override("rate", Cap(5, Period.DAY)),
+        Override("concurrent", Slots(7)),
+    )
+    caller = rules.caller(KeyEntry("acme", timezone="Asia/Tokyo", overrides=overrides), None)
+    midnight_us = int(datetime(2025, 12, 31, 15, tzinfo=UTC).timestamp()) * 1_000_000
+
+    def lines(now_us: int) -> list[tuple[str, int]]:
+        found = rules.lines(NO_ROUTE, caller, now_us)
+        assert [line.limit.id for line in found] == [each.id for each in rules.plans["default"].limits]
+        return [(line.limit.name, line.limit.quota.units) for line in found]
+
+    assert lines(midnight_us - 1) == [("cap", 20), ("rate", 10), ("concurrent", 7)]
+    assert lines(midnight_us) == [("cap", 10), ("rate", 10), ("concurrent", 7)]
+
+
+def test_shared_pools_have_holders_of_their_own() -> None:
+    """Those of a key, an account, a route and everyone; a subject's own state has none."""
+    rules = policy(*(replace(cap(9, name=each.value), scope=each) for each in Scope), routes=[route("/x")])
+    acme = rules.caller(KeyEntry("acme", account="group"), "k1_a")
+    other = rules.caller(KeyEntry("other", account="group"), "k1_b")
+    alone = rules.caller(KeyEntry("alone"), None)
+
+    def holders(caller: Caller, path: str = "/x") -> dict[Scope, str]:
+        lines = rules.lines(rules.route("GET", path), caller, 0)
+        return {each.limit.scope: each.holder or caller.holder(each.limit.scope) for each in lines}
+
+    first, second, third = holders(acme), holders(other), holders(alone)
+    assert first[Scope.SUBJECT] == second[Scope.SUBJECT] == ""
+    assert first[Scope.KEY].startswith(f"{acme.tag}:")
+    assert first[Scope.KEY] != second[Scope.KEY]
+    assert first[Scope.ACCOUNT] == second[Scope.ACCOUNT] != third[Scope.ACCOUNT]
+    assert (third[Scope.KEY], third[Scope.ACCOUNT]) == ("", "")
+    assert first[Scope.ROUTE] == third[Scope.ROUTE] != holders(acme, "/y")[Scope.ROUTE]
+    assert first[Scope.EVERYONE] == third[Scope.EVERYONE] == holders(acme, "/y")[Scope.EVERYONE]
+    assert len({*first.values(), *second.values()}) == 6
+
+
+def test_limits_that_are_shared_or_in_shadow_have_counts_of_their_own() -> None:
+    """Moving a limit into shadow, or to another scope, begins another count."""
+    limits = [
+        replace(cap(9), scope=scope, shadow=shadow)
+        for scope, shadow in itertools.product(Scope, (False, True))
+    ]
+    assert len({each.id for each in limits}) == len(limits)
 
 
 def test_a_cost_is_of_its_meter() -> None:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import re
 import threading
+from dataclasses import replace
 from datetime import date, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pytest
 
+from meter_mw.periods import Period
 from meter_mw.policy import resolver
 from meter_mw.policy.loader import load
-from meter_mw.policy.policy import KeyEntry, Plan
+from meter_mw.policy.policy import Exemption, KeyEntry, Override, Plan
 from meter_mw.policy.problems import PolicyError
 from meter_mw.policy.resolver import KEPT_S, Answers, entry_of
-from support.policies import policy
+from meter_mw.quota import Cap, Rate
+from support.policies import DAY_US, cap, policy, rate, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULES = policy(plans=[Plan("pro")])
+ALONE = route("/alone", rate(1, name="alone", route="/alone"))
+RULES = policy(
+    replace(cap(10), quota=Cap(10, Period.MONTH, warn=(8,))), plans=[Plan("pro", (rate(5),))], routes=[ALONE]
+)
 WHOLE = KeyEntry("acme", "pro", "acme-group", date(2026, 1, 31), "Europe/Paris")
+CAP = Override("cap", Cap(20, Period.MONTH, warn=(16,)), date(2026, 12, 1))
 CANARY = "sk_canary_5f1d7c"
 
 
@@ -43,6 +50,24 @@ CANARY = "sk_canary_5f1d7c"
             },
             WHOLE,
         ),
+        ({"subject": "acme", "exempt": True}, KeyEntry("acme", exemption=Exemption.FREE)),
+        ({"subject": "acme", "exempt": "counted"}, KeyEntry("acme", exemption=Exemption.COUNTED)),
+        ({"subject": "acme", "exempt": False, "limits": None}, KeyEntry("acme")),
+        (
+            {
+                "subject": "acme",
+                "limits": {
+                    "cap": {"cap": "20/month", "until": date(2026, 12, 1)},
+                    "alone": {"rate": "7/day"},
+                },
+            },
+            KeyEntry("acme", overrides=(Override("alone", Rate(7, DAY_US, 7)), CAP)),
+        ),
+        (
+            {"subject": "acme", "plan": "pro", "limits": {"rate": {"rate": "7/day", "burst": 9}}},
+            KeyEntry("acme", "pro", overrides=(Override("rate", Rate(7, DAY_US, 9)),)),
+        ),
+        (KeyEntry("acme", overrides=(CAP,)), KeyEntry("acme", overrides=(CAP,))),
     ],
 )
 def test_answers_that_are_understood(answer: object, expected: KeyEntry | None) -> None:
@@ -82,6 +107,48 @@ def test_answers_that_are_understood(answer: object, expected: KeyEntry | None) 
         ({"subject": "acme", "timezone": "../etc/passwd"}, "it returned a timezone that is not known"),
         ({"subject": "acme", "timezone": "America"}, "it returned a timezone that is not known"),
         ({"subject": "acme", "timezone": 2}, "it returned a timezone that is not known"),
+        ({"subject": "acme", "exempt": 1}, "it returned an exempt that is not True, False or counted"),
+        ({"subject": "acme", "exempt": []}, "it returned an exempt that is not True, False or counted"),
+        ({"subject": "acme", "overrides": ()}, "it returned a field that is not known"),
+        (
+            {"subject": "acme", "limits": {"rate": {"rate": "5/day"}}},
+            "found a name, which is no limit of the key's plan or of a route; it has cap, alone",
+        ),
+        (
+            {"subject": "acme", "limits": {"cap": {"cap": "5/day"}}},
+            "it returned limits that do not fit: found a text; expected units per month",
+        ),
+        (
+            {"subject": "acme", "limits": {"cap": {"rate": "5/day"}}},
+            "it returned limits that do not fit: the limit cap is a cap, and not a rate",
+        ),
+        ({"subject": "acme", "limits": [5]}, "it returned limits that do not fit: found a list; expected"),
+        (
+            {"subject": "acme", "limits": {"cap": b"5"}},
+            "it returned limits that cannot be read: found a value",
+        ),
+        (
+            {"subject": "acme", "limits": {"cap": {"cap": "${file:/etc/passwd}"}}},
+            "it returned limits with a reference; those are for the policy alone",
+        ),
+        (
+            {"subject": "acme", "plan": "gold", "limits": {}},
+            "it returned a plan that the policy does not have",
+        ),
+        ({"subject": "acme", "plan": [], "limits": {}}, "it returned a plan that the policy does not have"),
+        (KeyEntry("acme", exemption="free"), "it returned an exemption that is none"),  # type: ignore[arg-type]
+        *(
+            (KeyEntry("acme", overrides=overrides), "it returned overrides that fit no limit")  # type: ignore[arg-type]
+            for overrides in (
+                [CAP],
+                (5,),
+                (Override("rate", Rate(1, 1, 1)),),
+                (Override("cap", Rate(1, 1, 1)),),
+                (Override("cap", Cap(1, Period.DAY)),),
+                (replace(CAP, until="2026-12-01"),),  # type: ignore[arg-type]
+                (replace(CAP, limit=["cap"]),),  # type: ignore[arg-type]
+            )
+        ),
     ],
 )
 def test_answers_that_are_refused(answer: object, complaint: str) -> None:
@@ -123,7 +190,23 @@ def policy_holds(entry: dict[str, str]) -> bool:
         [CANARY],
         {"subject": "acme", CANARY: 1},
         {"subject": f"k1_{CANARY}"},
-        *({"subject": "acme", name: f"{CANARY}\n"} for name in ("account", "plan", "anchor", "timezone")),
+        *(
+            {"subject": "acme", name: f"{CANARY}\n"}
+            for name in ("account", "plan", "anchor", "timezone", "exempt", "limits")
+        ),
+        *(
+            {"subject": "acme", "limits": limits}
+            for limits in (
+                {CANARY: {"cap": 5}},
+                {CANARY: CANARY},
+                [CANARY],
+                {"cap": {CANARY: 5}},
+                {"cap": {"cap": CANARY}},
+                {"cap": {"cap": 5, "until": CANARY}},
+                {"cap": {"cap": "${" + CANARY + "}"}},
+                {"alone": {"rate": f"5/{CANARY}"}},
+            )
+        ),
     ],
 )
 def test_a_complaint_does_not_quote_a_key(answer: object) -> None:

@@ -108,7 +108,7 @@ def _subject(entry: KeyEntry, policy: Policy) -> Lines:
     yield f"  {entry.subject}{note}"
     met = limits_met(policy.plans[entry.plan or "default"], policy.routes)
     for override in entry.overrides:
-        until = f" until {override.until}" if override.until else ""
+        until = f", until {override.until}" if override.until else ""
         words = quota_in_words(override.quota, met[override.limit][0].meter)
         yield f"    {override.limit}: {words}{until}"
 
