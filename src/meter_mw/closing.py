@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from meter_mw.quota import AT_REST, Cap, Rate, Span
 from meter_mw.stores.port import REMEMBERED_US, Booking, Reading, Settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from meter_mw.model import RequestId
     from meter_mw.policy.policy import Caller, Line, Policy
@@ -40,8 +39,10 @@ def settlement(policy: Policy, admission: Admission, receipt: Receipt) -> Settle
 
 
 def is_charged(policy: Policy, admission: Admission, receipt: Receipt) -> bool:
-    """Say whether a request is charged for, now that its status is known."""
-    return not receipt.refused and policy.rules_of(admission.route).charges(receipt.status)
+    """Say whether a request is charged for; a part of one is, whose status is not known yet."""
+    if receipt.refused:
+        return False
+    return receipt.status == 0 or policy.rules_of(admission.route).charges(receipt.status)
 
 
 def used(line: Line, receipt: Receipt, *, charged: bool = True) -> int:

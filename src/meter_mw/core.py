@@ -66,6 +66,10 @@ class ResolverUnavailable(MeterError):
     """The operator's resolver gave no usable answer about a key."""
 
 
+class KeyEnded(MeterError):
+    """The key is known, and no longer good: it was revoked, or has expired."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resolve:
     """Ask the operator's resolver whose key this is."""
@@ -262,6 +266,8 @@ def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[
             entry = yield Resolve(key, credential)
         except ResolverUnavailable as outage:
             return Refused(Answer.UNAVAILABLE, str(outage))
+        except KeyEnded as ended:
+            return Refused(Answer.UNIDENTIFIED, str(ended))
     if isinstance(entry, KeyEntry):
         return policy.caller(entry, key)
     if policy.identity.unknown is Unknown.REJECT:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meter_mw.lasting import UNBOUNDED, rooms
 from meter_mw.model import LARGEST_COST, Count, MeterError, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from meter_mw.core import Admission
+    from meter_mw.core import Admission, Standing
+    from meter_mw.lasting import Room
     from meter_mw.model import SubjectId
     from meter_mw.policy.policy import Policy
+
+_log = logging.getLogger(__name__)
 
 _CLIENT_GONE = 499
 """The status on record for a request whose client left before a response began (nginx's number)."""
@@ -31,7 +37,9 @@ class UsageError(MeterError, ValueError):
 class Exchange:
     """What is known of one request on its way; `current()` gives it to the app.
 
-    Counting is done by the edge, from one thread at a time; `add` may be called from any.
+    Counting is done by the edge, from one thread at a time; `add` may be called from any, and a keeper's
+    thread may close a part of the count while the edge goes on. `request_room` and `response_room`, and
+    those of messages, are the units that may pass in all before the store has to be asked.
     """
 
     __slots__ = (
@@ -40,13 +48,22 @@ class Exchange:
         "_lock",
         "_policy",
         "_reported",
+        "_told",
         "admission",
         "bodiless",
         "ended",
+        "limited_by",
         "method",
+        "part_us",
+        "refusal",
         "request_bytes",
+        "request_messages",
+        "request_messages_room",
+        "request_room",
         "response_bytes",
-        "started_us",
+        "response_messages",
+        "response_messages_room",
+        "response_room",
         "status",
     )
 
@@ -59,18 +76,33 @@ class Exchange:
         late: Callable[[Exchange, str, int], None],
     ) -> None:
         self._policy = policy
-        self.admission = admission
         self.method = method
-        self.started_us = started_us
+        self.part_us = started_us
         self._late = late
         self._lock = threading.Lock()
         self._reported: dict[str, int] = {}
+        self._told = (0, 0, 0, 0)
         self._declared: int | None = None
         self.request_bytes = 0
         self.response_bytes = 0
+        self.request_messages = 0
+        self.response_messages = 0
         self.status = 0
         self.bodiless = False
         self.ended = False
+        self.limited_by: tuple[str, ...] = ()
+        self.refusal: Admission | None = None
+        self._take_up(admission)
+
+    def _take_up(self, admission: Admission) -> None:
+        """Go on under this admission: what it was granted may pass on top of what is told already."""
+        self.admission = admission
+        granted = rooms(admission) if admission.granted else {}
+        received, sent, asked, told = self._told
+        self.request_room = received + granted.get(Count.REQUEST_BYTES, UNBOUNDED)
+        self.response_room = sent + granted.get(Count.RESPONSE_BYTES, UNBOUNDED)
+        self.request_messages_room = asked + granted.get(Count.REQUEST_MESSAGES, UNBOUNDED)
+        self.response_messages_room = told + granted.get(Count.RESPONSE_MESSAGES, UNBOUNDED)
 
     @property
     def subject(self) -> SubjectId | None:
@@ -91,7 +123,11 @@ class Exchange:
         or the store did not answer.
         """
         self._known(meter)
-        left = [each.remaining for each in self.admission.standings if each.line.limit.meter.name == meter]
+        left = [
+            each.remaining
+            for each in self.admission.standings
+            if each.line.limit.meter.name == meter and not each.line.limit.shadow
+        ]
         return min(left, default=None)
 
     def add(self, meter: str, units: int) -> None:
@@ -135,17 +171,76 @@ class Exchange:
         self._declared = int(length) if length is not None and length.isdecimal() else None
         self.bodiless = self.method == "HEAD" or status in _BODILESS or status < 200
 
+    def hear(self, values: Callable[[str], Sequence[str]]) -> tuple[str, ...]:
+        """Take what the app reports in fields of its response; give the fields to strip.
+
+        `values` gives every value of a field of the response. What is no whole number is said in the log.
+        """
+        stripped = []
+        for meter in self._policy.told_by_header:
+            for value in values(meter.from_header or ""):
+                try:
+                    self.add(meter.name, int(value) if value.strip().isdecimal() else -1)
+                except UsageError:
+                    _log.error("the app said %r in %s, which is no whole number", value, meter.from_header)
+            if meter.strip and meter.from_header:
+                stripped.append(meter.from_header)
+        return tuple(stripped)
+
+    @property
+    def expected(self) -> int | None:
+        """The bytes of response that the app has declared, where it has."""
+        return 0 if self.bodiless else self._declared
+
+    def clipped(self, size: int) -> int:
+        """Give how many of the next `size` bytes of response body count: what a server would send of them."""
+        if self.bodiless:
+            return 0
+        if self._declared is None:
+            return size
+        return min(size, max(0, self._declared - self.response_bytes))
+
     def passes(self, size: int) -> None:
         """Count `size` bytes of response body; servers send none beyond the declared length."""
-        if self.bodiless:
-            return
-        self.response_bytes += size
-        if self._declared is not None and self.response_bytes > self._declared:
-            self.response_bytes = self._declared
+        self.response_bytes += self.clipped(size)
 
-    def completes(self, size: int = 0) -> bool:
-        """Whether the client will have the whole response with `size` more bytes than counted so far."""
-        return self.bodiless or (self._declared is not None and self.response_bytes + size >= self._declared)
+    def completes(self) -> bool:
+        """Whether the client has the whole response with what is counted so far."""
+        return self.bodiless or (self._declared is not None and self.response_bytes >= self._declared)
+
+    def stopped(self, by: Sequence[Standing]) -> None:
+        """Note the limits that let no more of it pass."""
+        self.limited_by = tuple(each.line.limit.name for each in by)
+
+    def told(self, count: Count) -> int:
+        """Give the units of a count that belong to parts which are over."""
+        return self._told[_ORDER[count]]
+
+    def widened(self, count: Count, room: Room) -> Room:
+        """Let as much pass as a part's room says; say it as a count of the whole exchange."""
+        told = self.told(count)
+        units, passes = min(UNBOUNDED, told + room.units), min(UNBOUNDED, told + room.passes)
+        if not room.denied_by and not room.unavailable:
+            setattr(self, _ROOMS[count], units)
+        return replace(room, units=units, passes=passes)
+
+    def part(self, now_us: int, following: Admission) -> tuple[Admission, Receipt] | None:
+        """Close a part of the count and go on under `following`; `None` when all has ended."""
+        with self._lock:
+            if self.ended:
+                return None
+            admission, receipt = self.admission, self._receipt(now_us, self.status)
+            self._told = self._counts()
+            self._reported = {}
+            self.part_us = now_us
+            self._take_up(following)
+            return admission, receipt
+
+    def resume(self, admission: Admission) -> None:
+        """Go on under what the store has said of the part, if that is still the one."""
+        with self._lock:
+            if self.admission.rid == admission.rid:
+                self._take_up(admission)
 
     def end(self, ended_us: int) -> Receipt | None:
         """Close the count and give it, the first time; `None` after that."""
@@ -153,13 +248,40 @@ class Exchange:
             if self.ended:
                 return None
             self.ended = True
+            return self._receipt(ended_us, self.status or _CLIENT_GONE)
+
+    def _counts(self) -> tuple[int, int, int, int]:
+        return (self.request_bytes, self.response_bytes, self.request_messages, self.response_messages)
+
+    def _receipt(self, now_us: int, status: int) -> Receipt:
+        counts = [now - told for now, told in zip(self._counts(), self._told, strict=True)]
         return Receipt(
-            request_bytes=self.request_bytes,
-            response_bytes=self.response_bytes,
+            request_bytes=counts[0],
+            response_bytes=counts[1],
             reported=dict(self._reported),
-            status=self.status or _CLIENT_GONE,
-            duration_us=max(0, ended_us - self.started_us),
+            status=status,
+            duration_us=max(0, now_us - self.part_us),
+            request_messages=counts[2],
+            response_messages=counts[3],
+            limited_by=self.limited_by,
+            refused=self.refusal is not None,
         )
+
+
+_ORDER = {
+    Count.REQUEST_BYTES: 0,
+    Count.RESPONSE_BYTES: 1,
+    Count.REQUEST_MESSAGES: 2,
+    Count.RESPONSE_MESSAGES: 3,
+}
+
+
+_ROOMS = {
+    Count.REQUEST_BYTES: "request_room",
+    Count.RESPONSE_BYTES: "response_room",
+    Count.REQUEST_MESSAGES: "request_messages_room",
+    Count.RESPONSE_MESSAGES: "response_messages_room",
+}
 
 
 _CURRENT: ContextVar[Exchange | None] = ContextVar("meter_mw_exchange", default=None)

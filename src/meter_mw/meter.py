@@ -10,23 +10,27 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from meter_mw import core
-from meter_mw.core import Answer, KeyEnded, Resolve, ResolverUnavailable
-from meter_mw.events import encode
+from meter_mw import closing, core, lasting
+from meter_mw.booking import Books
+from meter_mw.core import Answer
+from meter_mw.driving import Driver, Stores
 from meter_mw.exchange import Exchange
-from meter_mw.journal import Forwarder, Journal, JournalError
+from meter_mw.journal import Forwarder, Journal
+from meter_mw.keeping import Keeper
+from meter_mw.model import Count
 from meter_mw.policy.loader import load
 from meter_mw.policy.policy import FileSinkRule, HttpSinkRule
 from meter_mw.policy.problems import PolicyError, Problem
+from meter_mw.quota import Slots
 from meter_mw.resolving import ResolverDesk
 from meter_mw.respond import Responder, problem
 from meter_mw.rids import new_rid
 from meter_mw.sinks import FileSink, HttpSink, StdoutSink
 from meter_mw.stores.memory import MemoryStore
-from meter_mw.stores.outage import Outage
-from meter_mw.stores.port import Cancel, StoreUnavailable, Tally
+from meter_mw.stores.port import Cancel
 from meter_mw.stores.settler import DirectSettler, Settler
 
 if TYPE_CHECKING:
@@ -34,15 +38,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meter_mw.core import Admission, Conversation
+    from meter_mw.lasting import Room
     from meter_mw.model import Request
-    from meter_mw.policy.policy import KeyEntry, Policy, SinkRule
+    from meter_mw.policy.policy import Policy, SinkRule
     from meter_mw.respond import Body, Fields, Refusal
     from meter_mw.sinks import Sink
-    from meter_mw.stores.port import Admit, AsyncStore, Store
+    from meter_mw.stores.port import AsyncStore, Settle, Store
 
 _log = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 _MEMORY_CLOSED_US = 10 * 1_000_000
 """In one process no command is lost or repeated, so what became of a rid need not be remembered long (µs)."""
@@ -63,14 +66,15 @@ class Meter:
         self.policy = load((os.environ.get("METER_POLICY") or "meter.yaml") if policy is None else policy)
         self.responder = Responder(self.policy)
         self._body = refusal or problem
-        self._patience_us = self.policy.deadline_us
-        self._outage = Outage("requests are decided as the policy says for a store that is away")
         self._store, self._async_store = open_stores(self.policy.store)
-        self._resolver = ResolverDesk(self.policy, self._store, self._async_store)
         self._settler = DirectSettler(self._store) if self._async_store is None else Settler(self._store)
+        stores = Stores(self._store, self._async_store, self._settler)
+        resolver = ResolverDesk(self.policy, self._store, self._async_store)
+        self._driver = Driver(self.policy, stores, resolver)
         self._journal = Journal(self.policy.events.journal, self.policy.source)
         self._forwarder = Forwarder(self._journal, [_sink(rule) for rule in self.policy.events.sinks])
-        self._looked_around = False
+        self._books = Books(self.policy, stores, self._journal, self._forwarder)
+        self._keeper = Keeper(self.policy.checkpoint_us, self._turn)
         parts = (self._settler, self._forwarder, self._journal, self._store)
         # Runs when this meter is collected, and at the latest when the interpreter exits.
         self._closing = weakref.finalize(self, _close, *parts, FLUSH_S)
@@ -83,88 +87,20 @@ class Meter:
     def admit(self, request: Request) -> Admission:
         """Decide a request, waiting for the store at most as long as the policy says."""
         now_us = self._store.now_us()
-        talk = core.admit(self.policy, request, new_rid(now_us), now_us)
-        return self._concluded(self._drive(talk))
+        return self._concluded(self._driver.drive(core.admit(self.policy, request, new_rid(now_us), now_us)))
 
     async def aadmit(self, request: Request) -> Admission:
         """Decide a request without holding up the event loop."""
-        store = self._async_store
-        now_us = self._store.now_us() if store is None else store.now_us()
+        now_us = (self._async_store or self._store).now_us()
         talk = core.admit(self.policy, request, new_rid(now_us), now_us)
-        return self._concluded(await self._adrive(talk, store))
-
-    def _drive(self, talk: Conversation[_T]) -> _T:
-        """Hold the conversation with partners that block."""
-        until_us = _monotonic_us() + self._patience_us
-        try:
-            command = next(talk)
-            while True:
-                try:
-                    reply = self._reply(command, until_us)
-                except (StoreUnavailable, ResolverUnavailable, KeyEnded) as outage:
-                    command = talk.throw(outage)
-                else:
-                    if isinstance(command, Resolve):
-                        until_us = _monotonic_us() + self._patience_us  # the patience is the store's alone
-                    command = talk.send(reply)
-        except StopIteration as end:
-            result: _T = end.value
-            return result
-
-    async def _adrive(self, talk: Conversation[_T], store: AsyncStore | None) -> _T:
-        """Hold the conversation with partners that are awaited; nothing else differs."""
-        until_us = _monotonic_us() + self._patience_us
-        try:
-            command = next(talk)
-            while True:
-                try:
-                    reply = await self._areply(command, until_us, store)
-                except (StoreUnavailable, ResolverUnavailable, KeyEnded) as outage:
-                    command = talk.throw(outage)
-                else:
-                    if isinstance(command, Resolve):
-                        until_us = _monotonic_us() + self._patience_us  # the patience is the store's alone
-                    command = talk.send(reply)
-        except StopIteration as end:
-            result: _T = end.value
-            return result
-
-    def _reply(self, command: Admit | Resolve, until_us: int) -> Tally | KeyEntry | None:
-        if isinstance(command, Resolve):
-            return self._resolver.ask(command)
-        try:
-            tally = self._store.admit(command, patience_us=until_us - _monotonic_us())
-        except StoreUnavailable as failure:
-            self._outage.goes_on(failure)
-            raise
-        except BaseException:
-            self._settler.put(Cancel(command.rid, command.tag))
-            raise
-        self._outage.is_over()
-        return tally
-
-    async def _areply(
-        self, command: Admit | Resolve, until_us: int, store: AsyncStore | None
-    ) -> Tally | KeyEntry | None:
-        if isinstance(command, Resolve):
-            return await self._resolver.aask(command)
-        if store is None:
-            return self._reply(command, until_us)
-        try:
-            tally = await store.admit(command, patience_us=until_us - _monotonic_us())
-        except StoreUnavailable as failure:
-            self._outage.goes_on(failure)
-            raise
-        except BaseException:
-            self._settler.put(Cancel(command.rid, command.tag))
-            raise
-        self._outage.is_over()
-        return tally
+        return self._concluded(await self._driver.adrive(talk))
 
     def _concluded(self, admission: Admission) -> Admission:
-        """Take back what an admission without an answer may have been charged."""
+        """Take back what an admission without an answer may have been charged; tell what it reached."""
         if admission.answer is Answer.UNAVAILABLE and admission.charges and admission.caller:
-            self._settler.put(Cancel(admission.rid, admission.caller.tag))
+            self._settler.put(Cancel(admission.rid, admission.caller.tag, admission.charges))
+        if admission.reached:
+            self._books.tell(admission)
         return admission
 
     def refuse(self, admission: Admission) -> tuple[Refusal, Fields, bytes]:
@@ -177,50 +113,107 @@ class Meter:
             media_type, body = problem(refusal)
         return refusal, (("Content-Type", media_type), ("Content-Length", str(len(body))), *fields), body
 
+    def refused(self, exchange: Exchange, room: Room) -> Admission:
+        """Refuse a request on its way: the limits of `room` let no more of it in."""
+        exchange.stopped(room.denied_by)
+        exchange.refusal = replace(
+            exchange.admission,
+            answer=Answer.UNAVAILABLE if room.unavailable else Answer.DENIED,
+            denied_by=room.denied_by,
+            reason="the usage of this key cannot be checked at the moment",
+        )
+        return exchange.refusal
+
     def exchange(self, admission: Admission, method: str) -> Exchange:
         """Open the count of an admitted request."""
-        return Exchange(self.policy, admission, method, _monotonic_us(), self._amend)
+        exchange = Exchange(self.policy, admission, method, _monotonic_us(), self._amend)
+        if admission.caller is not None:
+            self._keeper.add(exchange)
+        return exchange
 
-    def finish(self, exchange: Exchange) -> None:
-        """Close the count, once: the event goes to the journal, the truth to the store."""
+    def top_up(self, exchange: Exchange, count: Count, total: int, *, refuses: bool = False) -> Room:
+        """Have more held, so that `total` units of `count` may pass in all; waits for the store.
+
+        See `lasting.top_up` for `refuses`. What the room says is noted with the exchange.
+        """
+        while True:
+            admission = exchange.admission
+            room = self._driver.drive(self._topping_up(exchange, count, total, refuses=refuses))
+            if exchange.admission.rid == admission.rid:  # else a new part has begun meanwhile
+                return exchange.widened(count, room)
+
+    async def atop_up(self, exchange: Exchange, count: Count, total: int, *, refuses: bool = False) -> Room:
+        """Have more held without holding up the event loop; see `top_up`."""
+        while True:
+            admission = exchange.admission
+            room = await self._driver.adrive(self._topping_up(exchange, count, total, refuses=refuses))
+            if exchange.admission.rid == admission.rid:
+                return exchange.widened(count, room)
+
+    def _topping_up(
+        self, exchange: Exchange, count: Count, total: int, *, refuses: bool
+    ) -> Conversation[Room]:
+        told = exchange.told(count)
+        expected = exchange.expected if count is Count.RESPONSE_BYTES else None
+        return lasting.top_up(
+            self.policy,
+            exchange.admission,
+            count,
+            total - told,
+            self._store.now_us(),
+            expected=None if expected is None else max(0, expected - told),
+            refuses=refuses,
+        )
+
+    def finish(self, exchange: Exchange) -> Settle | None:
+        """Close the count, once: the event goes to the journal, the truth to the store.
+
+        Where slots are given back, which the client's next request may want, the settlement is left for the
+        edge to `release` before the last byte leaves; else it is on its way.
+        """
         receipt = exchange.end(_monotonic_us())
+        if receipt is None:
+            return None
         admission = exchange.admission
-        if receipt is None or admission.caller is None:
+        self._keeper.discard(exchange)
+        if admission.caller is None:
+            return None
+        settlement = self._books.close(admission, exchange.method, receipt)
+        if settlement is None or any(isinstance(each.quota, Slots) for each in admission.charges):
+            return settlement
+        self._books.settle(admission, settlement)
+        return None
+
+    def release(self, exchange: Exchange, settlement: Settle) -> None:
+        """Have a settlement in the store before anything else happens, if that answers in time."""
+        self._books.settle_now(exchange.admission, settlement)
+
+    async def arelease(self, exchange: Exchange, settlement: Settle) -> None:
+        """Have a settlement in the store without holding up the event loop; see `release`."""
+        await self._books.asettle_now(exchange.admission, settlement)
+
+    def release_later(self, exchange: Exchange, settlement: Settle) -> None:
+        """Have a settlement in the store soon, where nobody is left to wait for it."""
+        self._books.settle(exchange.admission, settlement)
+
+    def _turn(self, exchange: Exchange) -> None:
+        """Record a part of an exchange, and have what it holds go on under a new rid."""
+        now_us = self._store.now_us()
+        following = lasting.next_part(self.policy, exchange.admission, new_rid(now_us), now_us)
+        over = exchange.part(_monotonic_us(), following)
+        if over is None:
             return
-        self._record(encode(core.usage_event(self.policy, admission, exchange.method, receipt)))
-        settlement = core.settlement(admission, receipt)
+        admission, receipt = over
+        exchange.resume(self._driver.drive(core.continued(self.policy, following, admission.rid)))
+        if admission.part == 0 or not receipt.is_empty:
+            settlement = self._books.close(admission, exchange.method, receipt)
+        else:
+            settlement = closing.settlement(self.policy, admission, receipt)
         if settlement is not None:
-            self._settler.put(settlement)
+            self._books.settle(admission, settlement)
 
     def _amend(self, exchange: Exchange, meter: str, units: int) -> None:
-        now_us = self._store.now_us()
-        event, settlement = core.amendment(
-            self.policy, exchange.admission, new_rid(now_us), now_us, {meter: units}
-        )
-        self._record(encode(event))
-        if settlement is not None:
-            self._settler.put(settlement)
-
-    def _record(self, event: bytes) -> None:
-        try:
-            self._journal.append(event)
-        except JournalError as failure:
-            _log.error(
-                "a usage event could not be journaled, and is only here: %s: %s", failure, event.decode()
-            )
-        self._forwarder.start()
-        if self._async_store is None and not self._looked_around:
-            self._look_around()
-
-    def _look_around(self) -> None:
-        """Say so when other processes count in memories of their own, as each then allows the whole limit."""
-        self._looked_around = True
-        if self._journal.neighbours():
-            _log.warning(
-                "%s is metered by several processes, each with memory:// and so with all of each limit; "
-                "have them share one store, redis://host:6379/0 for example",
-                self.policy.service,
-            )
+        self._books.amend(exchange.admission, {meter: units})
 
     def flush(self, timeout: float = FLUSH_S) -> bool:
         """Have all that waits settled and delivered, within `timeout` seconds; say whether it is."""
@@ -237,6 +230,7 @@ class Meter:
 
     def close(self, timeout: float = FLUSH_S) -> None:
         """Flush, then stop the threads and close the files, within `timeout` seconds altogether."""
+        self._keeper.close()
         if self._closing.detach():
             _close(self._settler, self._forwarder, self._journal, self._store, timeout)
 

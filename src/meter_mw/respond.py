@@ -14,20 +14,26 @@ from meter_mw.core import Answer
 from meter_mw.model import Count
 from meter_mw.policy.identity import BearerKey
 from meter_mw.policy.policy import Legacy
-from meter_mw.quota import Cap
+from meter_mw.quota import Cap, Rate, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meter_mw.core import Admission, Standing
-    from meter_mw.policy.policy import Line, Policy
+    from meter_mw.policy.policy import Limit, Policy
+    from meter_mw.quota import Quota
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
 
 _SECOND_US = 1_000_000
 _LARGEST_INTEGER = 999_999_999_999_999  # RFC 9651, section 3.3.1
 _PROBLEMS = "https://iana.org/assignments/http-problem-types#"
-_UNITS = {Count.REQUEST_BYTES: "content-bytes", Count.RESPONSE_BYTES: "content-bytes"}
+_UNITS = {
+    Count.REQUEST_BYTES: "content-bytes",
+    Count.RESPONSE_BYTES: "content-bytes",
+    Count.CONCURRENT: "concurrent-requests",
+}
+_EXCEEDED = "Request cannot be satisfied as assigned quota has been exceeded"
 _RETRY_WHEN_AWAY = 1
 _SAFE = frozenset({"cache-control", "content-type", "content-length", "www-authenticate"})
 """Fields of ours that a script can read, or does not need (Fetch, CORS-safelisted response headers)."""
@@ -72,25 +78,29 @@ class Responder:
 
     def __init__(self, policy: Policy) -> None:
         self._rules = policy.headers
-        self._policies: dict[tuple[str, str], str] = {}
+        self._policies: dict[int, tuple[Limit, str]] = {}
         self._challenge = _challenge(policy)
 
     def fields(self, admission: Admission) -> Fields:
         """Give the limit fields of an answer; none where the standings are not known."""
-        standings = admission.standings
+        standings = [each for each in admission.standings if not each.line.limit.shadow]
         if not standings or admission.caller is None:
             return ()
         fields: list[tuple[str, str]] = []
         if self._rules.ietf:
-            key = (admission.route.name, admission.caller.plan.name)
-            policies = self._policies.get(key)
-            if policies is None:
-                policies = self._policies[key] = ", ".join(_policy_item(line) for line in admission.lines)
-            fields.append(("RateLimit-Policy", policies))
+            items = (self._policy_item(each.line.limit) for each in standings)
+            fields.append(("RateLimit-Policy", ", ".join(items)))
             fields.append(("RateLimit", ", ".join(_limit_item(each) for each in standings)))
         if self._rules.legacy is not Legacy.OFF:
-            fields += _trio(admission, epoch=self._rules.legacy is Legacy.EPOCH)
+            tightest = min(admission.denied_by or standings, key=_tightness)
+            fields += _trio(tightest, admission.now_us, epoch=self._rules.legacy is Legacy.EPOCH)
         return tuple(fields)
+
+    def _policy_item(self, limit: Limit) -> str:
+        known = self._policies.get(id(limit))  # to hash a limit would take longer than to write it
+        if known is None or known[0] is not limit:
+            known = self._policies[id(limit)] = (limit, _policy_item(limit))
+        return known[1]
 
     def refusal(self, admission: Admission) -> tuple[Refusal, Fields]:
         """Give what to tell a client that is not served, and the fields that go with it."""
@@ -116,51 +126,52 @@ def _seconds(us: int) -> int:
     return min(-(-us // _SECOND_US), _LARGEST_INTEGER)
 
 
-def _policy_item(line: Line) -> str:
+def _policy_item(limit: Limit) -> str:
     """One item of RateLimit-Policy: `q` units per `w` seconds.
 
     For a rate `q` is the burst and `w` the time in which it comes back, so that q/w is the rate and the
     remaining units never pass `q`; where that is less than the second that `w` can say, `q` is what comes
-    in one. For a cap `w` is the period's nominal length, as it has to be stable.
+    in one. For a cap `w` is the period's nominal length, as it has to be stable. Slots have no window.
     """
-    quota = line.limit.quota
+    quota = limit.quota
+    unit = _UNITS.get(limit.meter.count)
+    named = f';qu="{unit}"' if unit else ""
+    if isinstance(quota, Slots):
+        return f'"{limit.name}";q={min(quota.units, _LARGEST_INTEGER)}{named}'
     if isinstance(quota, Cap):
         amount, window = quota.units, quota.period.value
     else:
         amount = max(quota.burst, quota.units * _SECOND_US // quota.period_us)
         window = max(1, _seconds(-(-quota.burst * quota.period_us // quota.units)))
-    unit = _UNITS.get(line.limit.meter.count)
-    named = f';qu="{unit}"' if unit else ""
-    return f'"{line.limit.name}";q={min(amount, _LARGEST_INTEGER)}{named};w={window}'
+    return f'"{limit.name}";q={min(amount, _LARGEST_INTEGER)}{named};w={window}'
 
 
 def _limit_item(standing: Standing) -> str:
-    """One item of RateLimit: `r` units now, `t` seconds until more fit (denied) or all do."""
+    """One item of RateLimit: `r` units now, `t` seconds until more fit (denied) or all do, where known."""
+    item = f'"{standing.line.limit.name}";r={min(standing.remaining, _LARGEST_INTEGER)}'
     reset_us = standing.wait_us or standing.reset_us
-    return (
-        f'"{standing.line.limit.name}";r={min(standing.remaining, _LARGEST_INTEGER)};t={_seconds(reset_us)}'
-    )
+    return item if reset_us is None else f"{item};t={_seconds(reset_us)}"
 
 
-def _trio(admission: Admission, *, epoch: bool) -> Fields:
+def _trio(tightest: Standing, now_us: int, *, epoch: bool) -> Fields:
     """The legacy fields of the tightest limit: one that denied, or the one with the least left."""
-    tightest = min(admission.denied_by or admission.standings, key=_tightness)
-    quota = tightest.line.limit.quota
-    amount = quota.units if isinstance(quota, Cap) else quota.burst
-    reset = _seconds(tightest.wait_us or tightest.reset_us)
-    if epoch:
-        reset = _seconds(admission.now_us + (tightest.wait_us or tightest.reset_us))
+    reset_us = tightest.wait_us or tightest.reset_us or 0
+    reset = _seconds(now_us + reset_us) if epoch else _seconds(reset_us)
     return (
-        ("X-RateLimit-Limit", str(amount)),
+        ("X-RateLimit-Limit", str(_most(tightest.line.limit.quota))),
         ("X-RateLimit-Remaining", str(tightest.remaining)),
         ("X-RateLimit-Reset", str(reset)),
     )
 
 
+def _most(quota: Quota) -> int:
+    """Give the units that can fit at most."""
+    return quota.burst if isinstance(quota, Rate) else quota.units
+
+
 def _tightness(standing: Standing) -> tuple[float, int]:
-    quota = standing.line.limit.quota
-    amount = quota.units if isinstance(quota, Cap) else quota.burst
-    return standing.remaining / max(1, amount), -(standing.wait_us or standing.reset_us)
+    amount = _most(standing.line.limit.quota)
+    return standing.remaining / max(1, amount), -(standing.wait_us or standing.reset_us or 0)
 
 
 def _challenge(policy: Policy) -> str:
@@ -172,22 +183,32 @@ def _denied(admission: Admission) -> Refusal:
     wait_us = admission.retry_after_us
     names = tuple(each.line.limit.name for each in admission.denied_by)
     if wait_us is None:
-        never = next(each for each in admission.denied_by if each.wait_us is None)
-        quota = never.line.limit.quota
-        most = quota.units if isinstance(quota, Cap) else quota.burst
-        detail = (
-            f"This request needs {never.line.need} units of {never.line.limit.meter.name}, and "
-            f"{never.line.limit.name} never allows more than {most}; do not retry it."
-        )
-    else:
-        seconds = max(1, _seconds(wait_us))
-        detail = f"The limit {', '.join(names)} is used up; retry after {seconds} s."
+        return _never(admission, names)
+    seconds = max(1, _seconds(wait_us))
     return Refusal(
         status=429,
-        title="Request cannot be satisfied as assigned quota has been exceeded",
-        detail=detail,
+        title=_EXCEEDED,
+        detail=f"The limit {', '.join(names)} is used up; retry after {seconds} s.",
         type=_PROBLEMS + "quota-exceeded",
-        retry_after=None if wait_us is None else max(1, _seconds(wait_us)),
+        retry_after=seconds,
+        violated=names,
+        admission=admission,
+    )
+
+
+def _never(admission: Admission, names: tuple[str, ...]) -> Refusal:
+    """Say that a request can never fit: a body is too large (RFC 9110, section 15.5.14), or its cost is."""
+    line = next(each for each in admission.denied_by if each.wait_us is None).line
+    quota = line.limit.quota
+    most = quota.most if isinstance(quota, Cap) else _most(quota)
+    too_large = line.limit.meter.count is Count.REQUEST_BYTES
+    return Refusal(
+        status=413 if too_large else 429,
+        title="Content Too Large" if too_large else _EXCEEDED,
+        detail=f"This request needs {line.need} units of {line.limit.meter.name}, and "
+        f"{line.limit.name} never allows more than {most}; do not retry it.",
+        type="about:blank" if too_large else _PROBLEMS + "quota-exceeded",
+        retry_after=None,
         violated=names,
         admission=admission,
     )

@@ -349,6 +349,7 @@ class Policy:
     checkpoint_us: int = 60 * 1_000_000
     registry: bool = False
     source: str = field(init=False)
+    told_by_header: tuple[Meter, ...] = field(init=False)
     _matcher: Matcher[Route] = field(init=False, repr=False, compare=False)
     _callers: dict[str, Caller] = field(init=False, repr=False, compare=False)
     _strangers: Callable[[str, str | None, str | None], Caller] = field(init=False, repr=False, compare=False)
@@ -358,6 +359,7 @@ class Policy:
         """Compile what each request would otherwise work out again."""
         entries = [(each.template, each.methods, each) for each in self.routes if each.template]
         object.__setattr__(self, "source", f"urn:meter-mw:{self.service}")
+        object.__setattr__(self, "told_by_header", tuple(each for each in self.meters if each.from_header))
         object.__setattr__(self, "_matcher", Matcher(entries))
         object.__setattr__(self, "_lines", {})
         object.__setattr__(self, "_callers", {})

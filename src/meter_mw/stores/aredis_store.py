@@ -6,7 +6,8 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from meter_mw.stores.redis_link import PATIENCE_US, Address, StoreClock, converse, read_url
+from meter_mw.stores.port import PATIENCE_US
+from meter_mw.stores.redis_link import Address, StoreClock, converse, read_url
 from meter_mw.stores.redis_pipe import Line
 from meter_mw.stores.redis_protocol import admit_call, closed, closing_call, peek_call, tally
 
@@ -52,12 +53,14 @@ class AsyncRedisStore:
         """Read without changing anything; see `AsyncStore.peek`."""
         return await self._read(peek_call(tag, charges, self._time()), PATIENCE_US, urgent=False)
 
-    async def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
+    async def settle(
+        self, closings: Sequence[Closing], *, patience_us: int = PATIENCE_US
+    ) -> Sequence[Closed]:
         """Apply in one round trip; see `AsyncStore.settle`."""
         clock = self._time()
         sent_us = self._store_clock.local()
         calls = [closing_call(each, clock) for each in closings]
-        answers = [closed(each) for each in await self._ask(calls, PATIENCE_US, urgent=False)]
+        answers = [closed(each) for each in await self._ask(calls, patience_us, urgent=False)]
         for _, now_us in answers[-1:]:
             self._store_clock.learn(now_us, sent_us)
         return [answer for answer, _ in answers]

@@ -175,7 +175,7 @@ class MemoryStore:
                 readings.append(ask.reading())
         return Tally(Verdict.ADMITTED, now_us, tuple(readings))
 
-    def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
+    def settle(self, closings: Sequence[Closing], *, patience_us: int = 0) -> Sequence[Closed]:  # noqa: ARG002
         """Apply each at most once; see `Store.settle`."""
         with self._lock:
             return tuple(self._close(each, self._clock()) for each in closings)

@@ -35,6 +35,9 @@ KEPT_US = 60 * 1_000_000
 
 NO_WINDOWS = (0, 0, 0, 0)
 
+PATIENCE_US = 1_000_000
+"""How long a look, or a batch of closings, may take (µs)."""
+
 
 class StoreUnavailable(MeterError):
     """The store gave no usable answer in time. Whether it acted on the command is unknown."""
@@ -237,7 +240,7 @@ class Store(Protocol):
         """Decide within `patience_us`, or raise StoreUnavailable."""
         ...
 
-    def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
+    def settle(self, closings: Sequence[Closing], *, patience_us: int = PATIENCE_US) -> Sequence[Closed]:
         """Apply all, each at most once, or raise StoreUnavailable; the whole batch may be repeated."""
         ...
 
@@ -261,7 +264,9 @@ class AsyncStore(Protocol):
         """Decide within `patience_us`, or raise StoreUnavailable."""
         ...
 
-    async def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
+    async def settle(
+        self, closings: Sequence[Closing], *, patience_us: int = PATIENCE_US
+    ) -> Sequence[Closed]:
         """Apply all, each at most once, or raise StoreUnavailable; the whole batch may be repeated."""
         ...
 

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 CONNECTIONS = 50
 """Connections that one process opens at most for its threads, unless its URL says `max_connections`."""
 
-PATIENCE_US = 1_000_000
-"""How long a look, or a batch of closings, may take."""
-
 BATCH = 100
 """Closings in one round trip."""
 

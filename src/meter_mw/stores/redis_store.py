@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from redis.connection import AbstractConnection, Connection, UnixDomainSocketConnection
 from redis.exceptions import ResponseError
 
+from meter_mw.stores.port import PATIENCE_US
 from meter_mw.stores.redis_link import (
     BATCH,
     FAILURES,
-    PATIENCE_US,
     Address,
     Breaker,
     Crowded,
@@ -71,14 +71,14 @@ class RedisStore:
         """Read without changing anything; see `Store.peek`."""
         return self._read(peek_call(tag, charges, self._time()), PATIENCE_US, urgent=False)
 
-    def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
+    def settle(self, closings: Sequence[Closing], *, patience_us: int = PATIENCE_US) -> Sequence[Closed]:
         """Apply in round trips of a hundred; see `Store.settle`."""
         clock = self._time()
         calls = [closing_call(each, clock) for each in closings]
         answers: list[Closed] = []
         for start in range(0, len(calls), BATCH):
             sent_us = self._store_clock.local()
-            for reply in self._ask(calls[start : start + BATCH], PATIENCE_US, urgent=False):
+            for reply in self._ask(calls[start : start + BATCH], patience_us, urgent=False):
                 answer, now_us = closed(reply)
                 answers.append(answer)
             self._store_clock.learn(now_us, sent_us)

@@ -16,13 +16,18 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from meter_mw.stores.outage import Outage
 from meter_mw.stores.port import StoreUnavailable
 
 if TYPE_CHECKING:
-    from meter_mw.stores.port import Closing, Store
+    from collections.abc import Callable, Sequence
+
+    from meter_mw.stores.port import Closed, Closing, Store
+
+    Booked: TypeAlias = Callable[[Closed], None]
+    """Is called with what became of a closing, in the settler's thread."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +59,7 @@ class Settler:
 
     def _reset(self) -> None:
         """Begin with nothing, as a forked child does."""
-        self._waiting: deque[Closing] = deque()
+        self._waiting: deque[tuple[Closing, Booked | None]] = deque()
         self._wake = threading.Event()
         self._idle = threading.Condition()
         self._sending = 0
@@ -65,11 +70,11 @@ class Settler:
         self._stopping = False
         self.dropped = 0
 
-    def put(self, closing: Closing) -> None:
-        """Have it sent soon; never blocks."""
+    def put(self, closing: Closing, booked: Booked | None = None) -> None:
+        """Have it sent soon; never blocks. What became of it is told to `booked`."""
         if len(self._waiting) >= self._most_waiting:
             self._drop()
-        self._waiting.append(closing)
+        self._waiting.append((closing, booked))
         if self._thread is None:
             self._start()
         if not self._wake.is_set():
@@ -118,7 +123,8 @@ class Settler:
         self._sending = min(self._batch, len(self._waiting))
         batch = self._taken(self._sending)
         try:
-            self._store.settle(batch)
+            answers = self._store.settle([closing for closing, _ in batch])
+            _tell(batch, answers)
         except StoreUnavailable as outage:
             self._outage.goes_on(outage)
             # To the back, and one by one from now on: a single one that is refused holds up no other.
@@ -136,9 +142,9 @@ class Settler:
         self._batch = min(BATCH, self._batch * 2)
         return True
 
-    def _taken(self, count: int) -> list[Closing]:
+    def _taken(self, count: int) -> list[tuple[Closing, Booked | None]]:
         """Take the oldest that wait; a full queue may let go of some of them meanwhile."""
-        batch: list[Closing] = []
+        batch: list[tuple[Closing, Booked | None]] = []
         with contextlib.suppress(IndexError):
             while len(batch) < count:
                 batch.append(self._waiting.popleft())
@@ -162,15 +168,24 @@ class Settler:
         return done
 
 
+def _tell(batch: Sequence[tuple[Closing, Booked | None]], answers: Sequence[Closed]) -> None:
+    for (_, booked), answer in zip(batch, answers, strict=True):
+        if booked is not None:
+            try:
+                booked(answer)
+            except Exception:  # noqa: BLE001 - what hears of it must not hold up the rest
+                _log.exception("what settling told could not be recorded")
+
+
 class DirectSettler:
     """Settles at once, for a store that never makes its caller wait."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def put(self, closing: Closing) -> None:
-        """Settle it."""
-        self._store.settle((closing,))
+    def put(self, closing: Closing, booked: Booked | None = None) -> None:
+        """Settle it, and tell what became of it."""
+        _tell(((closing, booked),), self._store.settle((closing,)))
 
     def flush(self, timeout: float) -> bool:  # noqa: ARG002 - nothing ever waits
         """Say that nothing waits."""

@@ -1,0 +1,119 @@
+"""Holds the core's conversations with the store and the operator's code: one way blocks, its twin awaits."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from meter_mw.core import KeyEnded, Price, Resolve, ResolverUnavailable
+from meter_mw.pricing import price
+from meter_mw.stores.outage import Outage
+from meter_mw.stores.port import Admit, Cancel, StoreUnavailable
+
+if TYPE_CHECKING:
+    from meter_mw.core import Command, Conversation, Reply
+    from meter_mw.policy.policy import Policy
+    from meter_mw.resolving import ResolverDesk
+    from meter_mw.stores.port import AsyncStore, Store, TopUp
+    from meter_mw.stores.settler import DirectSettler, Settler
+
+_T = TypeVar("_T")
+
+_FAILURES = (StoreUnavailable, ResolverUnavailable, KeyEnded)
+"""What a conversation is told of, and decides about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The ways of one process to its store: `awaited` is none where the store never makes anyone wait."""
+
+    blocking: Store
+    awaited: AsyncStore | None
+    settler: Settler | DirectSettler
+
+
+class Driver:
+    """Answers the commands of a conversation; the store's answers come within the policy's deadline."""
+
+    def __init__(self, policy: Policy, stores: Stores, resolver: ResolverDesk) -> None:
+        self._policy = policy
+        self._stores = stores
+        self._resolver = resolver
+        self._outage = Outage("requests are decided as the policy says for a store that is away")
+
+    def drive(self, talk: Conversation[_T]) -> _T:
+        """Hold the conversation with partners that block."""
+        until_us = self._until_us()
+        try:
+            command = next(talk)
+            while True:
+                try:
+                    reply = self._reply(command, until_us)
+                except _FAILURES as outage:
+                    command = talk.throw(outage)
+                else:
+                    if isinstance(command, Resolve):
+                        until_us = self._until_us()  # the patience is the store's alone
+                    command = talk.send(reply)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+
+    async def adrive(self, talk: Conversation[_T]) -> _T:
+        """Hold the conversation with partners that are awaited; nothing else differs."""
+        until_us = self._until_us()
+        try:
+            command = next(talk)
+            while True:
+                try:
+                    reply = await self._areply(command, until_us)
+                except _FAILURES as outage:
+                    command = talk.throw(outage)
+                else:
+                    if isinstance(command, Resolve):
+                        until_us = self._until_us()  # the patience is the store's alone
+                    command = talk.send(reply)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+
+    def _until_us(self) -> int:
+        return _monotonic_us() + self._policy.deadline_us
+
+    def _reply(self, command: Command, until_us: int) -> Reply:
+        if isinstance(command, Resolve):
+            return self._resolver.ask(command)
+        if isinstance(command, Price):
+            return price(self._policy, command)
+        try:
+            tally = self._stores.blocking.admit(command, patience_us=until_us - _monotonic_us())
+        except BaseException as failure:
+            self._failed(command, failure)
+            raise
+        self._outage.is_over()
+        return tally
+
+    async def _areply(self, command: Command, until_us: int) -> Reply:
+        if isinstance(command, Resolve):
+            return await self._resolver.aask(command)
+        if isinstance(command, Price) or self._stores.awaited is None:
+            return self._reply(command, until_us)
+        try:
+            tally = await self._stores.awaited.admit(command, patience_us=until_us - _monotonic_us())
+        except BaseException as failure:
+            self._failed(command, failure)
+            raise
+        self._outage.is_over()
+        return tally
+
+    def _failed(self, command: Admit | TopUp, failure: BaseException) -> None:
+        """Say that the store is away; take back what an admission that nobody waits for was charged."""
+        if isinstance(failure, StoreUnavailable):
+            self._outage.goes_on(failure)
+        elif isinstance(command, Admit):
+            self._stores.settler.put(Cancel(command.rid, command.tag, command.charges))
+
+
+def _monotonic_us() -> int:
+    return time.monotonic_ns() // 1_000
