@@ -167,13 +167,11 @@ def _policy(root: Field, digest: str) -> Policy | None:
     charge = (read_charge(found["charge"], ChargeRules()) if "charge" in found else None) or ChargeRules()
     routes = read_routes(found["routes"], RouteRules(rules, charge, limits)) if "routes" in found else ()
     identity = read_identity(found.get("identity") or root.child(nothing, "identity"), plans)
-    terms = Terms(plans, routes, zone or "UTC", identity.secret if identity else _STAND_IN)
+    terms = Terms(plans, routes, zone or "UTC", store, identity.secret if identity else _STAND_IN)
     before = len(root.document.problems)
     keys = read_keys(found["keys"], terms) if "keys" in found else Keys()
     identity = identity and _with_default(identity, found.get("identity"), keys)
-    if keys.registry and store is not None and store.startswith("memory:"):
-        _complain_of_registry(found["keys"])
-    elif mode is Mode.ENFORCE and identity and len(root.document.problems) == before:
+    if mode is Mode.ENFORCE and identity and len(root.document.problems) == before:
         _complain_of_nobody(identity, keys, found.get("keys") or found.get("identity", root))
     week_start = read_week_start(found["week_start"]) if "week_start" in found else 0
     checkpoint_us = read_checkpoint(found["checkpoint"]) if "checkpoint" in found else None
@@ -206,13 +204,6 @@ def _with_default(identity: IdentityRules, field: Field | None, keys: Keys) -> I
     """Reject unknown keys where a registry says which there are, unless the policy says otherwise."""
     is_said = field is not None and field.has("unknown")
     return replace(identity, unknown=Unknown.REJECT) if keys.registry and not is_said else identity
-
-
-def _complain_of_registry(keys: Field) -> None:
-    (keys.entries("a mapping") or {}).get("redis", keys).complain(
-        "keys in Redis are where the store is, and this store is in memory;"
-        " expected a store such as redis://localhost:6379/0"
-    )
 
 
 def _complain_of_nobody(identity: IdentityRules, keys: Keys, field: Field) -> None:

@@ -51,12 +51,13 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What entries of keys refer to: the plans and routes of the policy, and its zone and secret."""
+    """What keys refer to: the plans and routes of the policy, and its zone, store and secret."""
 
     plans: Mapping[str, Plan]
     routes: tuple[Route, ...]
     timezone: str
-    secret: bytes
+    store: str | None = field(repr=False)
+    secret: bytes = field(repr=False)
 
     def zone(self, entry: KeyEntry) -> str:
         """Give the zone in which the caps of an entry count."""
@@ -85,12 +86,23 @@ def read_keys(keys: Field, terms: Terms) -> Keys:
         return Keys()
     if not sources and not hidden.has_others(_SOURCE.known):
         hidden.reject(_EXPECTED)
-    registry = "redis" in sources and sources["redis"].boolean() is True
+    registry = "redis" in sources and _registry(sources["redis"], terms.store)
     if "resolver" in sources:
         is_zone("Etc/UTC")  # the zones are looked up now, and not when its first answer has one
         return Keys(resolver=read_callable(sources["resolver"]), registry=registry)
     entries = _from_file(sources["file"], terms) if "file" in sources else {}
     return Keys(entries, registry=registry)
+
+
+def _registry(field: Field, store: str | None) -> bool:
+    """Read whether keys are in the store, which then cannot be in memory."""
+    registry = field.boolean() is True
+    if registry and store is not None and store.startswith("memory:"):
+        field.complain(
+            "keys in Redis are where the store is, and this store is in memory;"
+            " expected a store such as redis://localhost:6379/0"
+        )
+    return registry
 
 
 def _from_file(source: Field, terms: Terms) -> Mapping[str, KeyEntry]:
