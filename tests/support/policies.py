@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meter_mw.core import Admission, admit
-from meter_mw.model import Count, Meter, Request, RequestId
+from meter_mw.core import Admission, Price, admit
+from meter_mw.model import IN_FLIGHT, Count, Meter, Request, RequestId
 from meter_mw.periods import Period
 from meter_mw.policy.addresses import TrustedProxies
 from meter_mw.policy.identity import BearerKey, Credential, HeaderKey, pseudonym
 from meter_mw.policy.policy import (
     Anonymous,
+    ChargeRules,
     EventRules,
+    Exemption,
     Failure,
     HeaderRules,
     IdentityRules,
@@ -25,14 +27,16 @@ from meter_mw.policy.policy import (
     Unknown,
 )
 from meter_mw.policy.templates import Template
-from meter_mw.quota import Cap, Rate
-from meter_mw.stores.port import Admit, Tally
+from meter_mw.pricing import price
+from meter_mw.quota import Cap, Rate, Slots
+from meter_mw.stores.port import Admit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meter_mw.policy.identity import KeyPlace
-    from meter_mw.policy.policy import Resolver, SinkRule
+    from meter_mw.core import Reply
+    from meter_mw.policy.policy import Cost, Resolver, SinkRule
     from meter_mw.stores.memory import MemoryStore
 
 SECOND_US = 1_000_000
@@ -74,22 +78,33 @@ def cap(
     return Limit(name, meter, Cap(units, period), on, route)
 
 
+def slots(units: int, *, name: str = "slots", on: Failure = Failure.OPEN, route: str | None = None) -> Limit:
+    """Make a limit of `units` requests at the same time."""
+    return Limit(name, IN_FLIGHT, Slots(units), on, route)
+
+
 def route(
     path: str,
     *limits: Limit,
     methods: Sequence[str] | None = None,
     name: str | None = None,
     exempt: bool = False,
+    counted: bool = False,
     costs: Mapping[str, int] | None = None,
+    pricing: Cost | None = None,
+    charge: ChargeRules | None = None,
 ) -> Route:
     """Make a route, named after its path if not otherwise."""
+    exemption = Exemption.COUNTED if counted else Exemption.NONE
     return Route(
         name or path,
         Template.parse(path),
         None if methods is None else frozenset(methods),
-        exempt,
+        Exemption.FREE if exempt else exemption,
         tuple((costs or {}).items()),
         limits,
+        pricing,
+        charge,
     )
 
 
@@ -117,6 +132,9 @@ def policy(
     headers: HeaderRules | None = None,
     journal: str | Path = "var/meter",
     sinks: Sequence[SinkRule] = (),
+    charge: ChargeRules | None = None,
+    week_start: int = 0,
+    checkpoint_us: int = 60 * SECOND_US,
 ) -> Policy:
     """Make a policy whose plan `default` has `limits`; each part can be said otherwise.
 
@@ -145,6 +163,9 @@ def policy(
         plans={plan.name: plan for plan in listed},
         headers=headers or HeaderRules(),
         events=EventRules(Path(journal), tuple(sinks)),
+        charge=charge or ChargeRules(),
+        week_start=week_start,
+        checkpoint_us=checkpoint_us,
     )
 
 
@@ -177,10 +198,13 @@ def preflight(path: str = "/", **fields: str) -> Request:
 def held(rules: Policy, asked: Request, store: MemoryStore) -> Admission:
     """Hold the whole conversation with a store."""
     talk = admit(rules, asked, RequestId(f"rid-{next(_numbers)}"), store.now_us())
-    reply: Tally | None = None
+    reply: Reply = None
     try:
         while True:
             command = talk.send(reply)
+            if isinstance(command, Price):
+                reply = price(rules, command)
+                continue
             assert isinstance(command, Admit)
             reply = store.admit(command)
     except StopIteration as end:
