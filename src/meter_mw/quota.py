@@ -159,7 +159,7 @@ class Cap:
             return min(LARGEST_COST, part * units // self.units)
 
         ceiling = None if self.ceiling is None else max(share(self.ceiling), units + share(self.grace))
-        warn = tuple(sorted({max(1, share(each)) for each in self.warn}))
+        warn = tuple(sorted({max(1, -(-each * units // self.units)) for each in self.warn}))
         return Cap(units, self.period, share(self.grace), self.bills, ceiling, warn)
 
 
