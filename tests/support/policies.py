@@ -34,8 +34,8 @@ from meter_mw.stores.port import Admit
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from meter_mw.policy.identity import KeyPlace
     from meter_mw.core import Reply
+    from meter_mw.policy.identity import KeyPlace
     from meter_mw.policy.policy import Cost, Resolver, SinkRule
     from meter_mw.stores.memory import MemoryStore
 
@@ -88,7 +88,7 @@ def route(
     *limits: Limit,
     methods: Sequence[str] | None = None,
     name: str | None = None,
-    exempt: bool = False,
+    exemption: Exemption = Exemption.NONE,
     counted: bool = False,
     costs: Mapping[str, int] | None = None,
     pricing: Cost | None = None,
