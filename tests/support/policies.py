@@ -89,18 +89,16 @@ def route(
     methods: Sequence[str] | None = None,
     name: str | None = None,
     exemption: Exemption = Exemption.NONE,
-    counted: bool = False,
     costs: Mapping[str, int] | None = None,
     pricing: Cost | None = None,
     charge: ChargeRules | None = None,
 ) -> Route:
     """Make a route, named after its path if not otherwise."""
-    exemption = Exemption.COUNTED if counted else Exemption.NONE
     return Route(
         name or path,
         Template.parse(path),
         None if methods is None else frozenset(methods),
-        Exemption.FREE if exempt else exemption,
+        exemption,
         tuple((costs or {}).items()),
         limits,
         pricing,
