@@ -108,6 +108,9 @@ def test_a_meter_that_is_let_go_takes_its_threads_and_files_along(tmp_path: Path
         rules = policy(rate(1), journal=tmp_path / "journal", sinks=[FileSinkRule(usage)])
         serve(Meter(rules))
         gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "meter-mw-keeper":
+            thread.join(5)
     assert threading.active_count() == threads
     assert open_files() == files
     assert len(usage.read_text().splitlines()) == 5

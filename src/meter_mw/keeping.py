@@ -63,7 +63,9 @@ class Keeper:
             if self._thread is not None or self._stopping.is_set():
                 return
             pause = self._checkpoint_us / 1_000_000 / _LOOKS
-            arguments = (weakref.ref(self), self._stopping, pause)
+            stopping = self._stopping
+            known = weakref.ref(self, lambda _: stopping.set())  # a keeper that is let go ends its thread
+            arguments = (known, stopping, pause)
             thread = threading.Thread(target=_run, args=arguments, name="meter-mw-keeper", daemon=True)
             try:
                 thread.start()
