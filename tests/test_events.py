@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_mw.events import EVENT_TYPE, encode
-from meter_mw.model import LARGEST_COST, RequestId, SubjectId, UsageEvent
+from meter_mw.events import encode
+from meter_mw.model import LARGEST_COST, THRESHOLD_EVENT, RequestId, SubjectId, UsageEvent
 
 RID = RequestId("01900000-0000-7000-8000-000000000001")
 DATA: dict[str, object] = {"requests": 1, "request_bytes": 0, "response_bytes": 9, "route": "items.read"}
@@ -56,7 +56,15 @@ def test_an_event_has_these_members() -> None:
         "datacontenttype": "application/json",
         "data": DATA,
     }
-    assert EVENT_TYPE == "meter_mw.request.v1"
+
+
+def test_a_threshold_is_an_event_of_its_own_type() -> None:
+    """What tells of a threshold is not billed, and says so by its type."""
+    announced = UsageEvent(
+        "threshold-x", "urn:meter-mw:a", SubjectId("acme"), 0, {"limit": "cap"}, THRESHOLD_EVENT
+    )
+    read = checked(encode(announced))
+    assert (read["id"], read["type"]) == ("threshold-x", "meter_mw.threshold.v1")
 
 
 @pytest.mark.parametrize(

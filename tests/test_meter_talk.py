@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.core import Answer, Resolve, ResolverUnavailable
+from meter_mw.driving import Stores
 from meter_mw.meter import Meter
 from meter_mw.policy.identity import Credential
 from meter_mw.policy.policy import FileSinkRule, KeyEntry, Unknown
+from meter_mw.resolving import ResolverDesk
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Admit, Cancel, StoreUnavailable, Tally, Verdict
 from support.policies import key_of, policy, rate, request
@@ -167,7 +169,7 @@ def test_an_outage_shows_no_key(open_meter: Callable[..., Meter]) -> None:
     """The error that is thrown into the conversation prints nothing of the one that caused it."""
     meter = open_meter(raises(KeyError))
     with pytest.raises(ResolverUnavailable) as outage:
-        meter._resolver.ask(Resolve(key_of(CANARY), Credential(CANARY)))
+        ResolverDesk(meter.policy).ask(Resolve(key_of(CANARY), Credential(CANARY)))
     assert CANARY not in "".join(traceback.format_exception(outage.value))
 
 
@@ -184,7 +186,7 @@ def test_a_key_that_is_not_known(unknown: Unknown, open_meter: Callable[..., Met
     """`None` is an answer: it is kept, and the policy's rule for unknown keys decides."""
     asked: list[str] = []
     meter = open_meter(asked.append, unknown=unknown)
-    expected = Answer.ALLOWED if unknown is Unknown.ACCEPT else Answer.UNIDENTIFIED
+    expected = Answer.UNIDENTIFIED if unknown is Unknown.REJECT else Answer.ALLOWED
     assert [blocking(meter).answer, blocking(meter).answer] == [expected, expected]
     assert asked == [CANARY]
 
@@ -217,13 +219,19 @@ class APatient:
         return self._store.now_us()
 
 
+def wire(meter: Meter, store: Patient, ask: Callable[[Meter], Admission]) -> None:
+    """Put a store in place of the meter's own, to be awaited where the meter is."""
+    twin = APatient(store) if ask is awaited else None
+    meter._driver._stores = Stores(store, twin, meter._settler)  # type: ignore[arg-type]  # what is used of one
+
+
 @pytest.mark.parametrize("ask", [blocking, awaited])
 def test_the_resolver_does_not_use_up_the_patience_of_the_store(
     ask: Callable[[Meter], Admission], open_meter: Callable[..., Meter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look-up that takes longer than the store's deadline leaves the store its whole deadline."""
     clock = [0]
-    monkeypatch.setattr("meter_mw.meter._monotonic_us", lambda: clock[0])
+    monkeypatch.setattr("meter_mw.driving._monotonic_us", lambda: clock[0])
 
     def slow(key: str) -> KeyEntry:
         clock[0] += 150_000
@@ -231,11 +239,8 @@ def test_the_resolver_does_not_use_up_the_patience_of_the_store(
 
     meter = open_meter(slow)
     store = Patient()
-    meter._store = store
-    if ask is awaited:
-        meter._async_store = APatient(store)  # type: ignore[assignment]  # what is used of one
+    wire(meter, store, ask)
     assert ask(meter).answer is Answer.ALLOWED
-    meter._async_store = None
     assert store.patience_us == [100_000]
 
 
@@ -245,7 +250,7 @@ def test_the_rounds_share_one_deadline(
 ) -> None:
     """A store that is asked again is given what is left, not the whole again."""
     clock = [0]
-    monkeypatch.setattr("meter_mw.meter._monotonic_us", lambda: clock[0])
+    monkeypatch.setattr("meter_mw.driving._monotonic_us", lambda: clock[0])
     meter = open_meter(unknown=Unknown.ACCEPT)
 
     class Late(Patient):
@@ -255,11 +260,8 @@ def test_the_rounds_share_one_deadline(
             return Tally(Verdict.LATE, self.now_us())
 
     store = Late()
-    meter._store = store
-    if ask is awaited:
-        meter._async_store = APatient(store)  # type: ignore[assignment]  # what is used of one
+    wire(meter, store, ask)
     assert ask(meter).answer is Answer.ALLOWED
-    meter._async_store = None
     assert store.patience_us == [100_000, 70_000, 40_000]
 
 
@@ -277,13 +279,10 @@ def test_an_admission_that_breaks_off_is_cancelled(
             raise fault
 
     store = Broken()
-    meter._store = store
     meter._settler.put = closings.append  # type: ignore[method-assign]  # to see what is put
-    if ask is awaited:
-        meter._async_store = APatient(store)  # type: ignore[assignment]  # what is used of one
+    wire(meter, store, ask)
     with pytest.raises(fault):
         ask(meter)
-    meter._async_store = None
     assert [type(each) for each in closings] == [Cancel]
 
 
@@ -296,7 +295,7 @@ def test_an_outage_of_the_store_is_thrown_in(open_meter: Callable[..., Meter]) -
         def admit(self, command: Admit, *, patience_us: int = 0) -> Tally:
             raise StoreUnavailable("gone")
 
-    meter._store = Away()
+    wire(meter, Away(), blocking)
     meter._settler.put = closings.append  # type: ignore[method-assign]  # to see what is put
     assert blocking(meter).answer is Answer.ALLOWED
     assert closings == []

@@ -15,7 +15,7 @@ from meter_mw.core import Admission, Answer, Standing
 from meter_mw.model import LARGEST_COST, RequestId
 from meter_mw.periods import Period
 from meter_mw.policy.identity import BearerKey, HeaderKey, QueryKey
-from meter_mw.policy.policy import HeaderRules, KeyEntry, Legacy, Limit, Line
+from meter_mw.policy.policy import Exemption, HeaderRules, KeyEntry, Legacy, Limit, Line
 from meter_mw.quota import HORIZON_US, Cap
 from meter_mw.respond import Responder, exposed, problem
 from meter_mw.stores.memory import MemoryStore
@@ -248,7 +248,7 @@ def test_a_denied_limit_tells_its_own_wait() -> None:
 @pytest.mark.parametrize("headers", [None, HeaderRules(ietf=False), EPOCH])
 def test_what_is_not_known_is_not_said(headers: HeaderRules | None) -> None:
     """Without standings, and on an exempt route, there are no limit fields rather than wrong ones."""
-    rules = policy(routes=[route("/health", exempt=True)], headers=headers)
+    rules = policy(routes=[route("/health", exemption=Exemption.FREE)], headers=headers)
     for path in ("/", "/health"):
         assert Responder(rules).fields(held(rules, request(path), MemoryStore())) == ()
 
