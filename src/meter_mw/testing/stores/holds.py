@@ -116,6 +116,21 @@ class HoldLaws(Laws):
         assert at.used(at.charge("d", HUNDRED_A_DAY)) == 2
         assert at.admits(at.charge("c", HUNDRED_A_DAY, 100))
 
+    def test_leases_end_in_their_own_order(self) -> None:
+        """One that began later and is shorter is over first."""
+        at = self.bench()
+        for lease_us in (LEASE_US, 5 * SECOND_US, 20 * SECOND_US):
+            assert at.admits(at.charge("d", HUNDRED_A_DAY))
+            command = at.command(at.charge("c", HUNDRED_A_DAY, 1, held=True), lease_us=lease_us)
+            assert at.send(command).verdict is Verdict.ADMITTED
+        left = []
+        for lasts_us in (5, 15, 10):
+            at.clock.move(lasts_us * SECOND_US - 1)
+            left.append(at.used(at.charge("c", HUNDRED_A_DAY)))
+            at.clock.move(1)
+            left.append(at.used(at.charge("c", HUNDRED_A_DAY)))
+        assert left == [3, 2, 2, 1, 1, 0]
+
     def test_of_a_rate_comes_back_what_has_not_drained(self) -> None:
         """Of 10 units at 10 a second, held for 0.6 s, 4 come back; the other 6 are back by themselves."""
         at = self.bench()
