@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TypeAlias, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from meter_mw.model import Count, MeterError, Request, RequestId
 from meter_mw.periods import calendar
@@ -39,6 +40,10 @@ from meter_mw.policy.policy import (
 )
 from meter_mw.quota import Cap, Rate, Slots
 from meter_mw.stores.port import Admit, Charge, Reading, StoreUnavailable, Tally, TopUp, Verdict
+
+if TYPE_CHECKING:
+    from meter_mw.periods import Windows
+    from meter_mw.policy.policy import Limit
 
 _ROUNDS = 3
 """How often a store is asked again about windows or a fence that its clock has left behind."""
@@ -108,8 +113,7 @@ class Answer(Enum):
     ODD_PATH = "odd path"
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """How a caller stands with one limit, after what this request was charged.
 
     `remaining` units fit at once; the limit is whole again after `reset_us`, where that is known. `wait_us`
@@ -310,17 +314,29 @@ def continued(policy: Policy, asked: Admission, after: RequestId | None) -> Conv
 
 def charges_of(policy: Policy, lines: tuple[Line, ...], caller: Caller, now_us: int) -> tuple[Charge, ...]:
     """Give what is asked of the store; `now_us` is the best guess at its time."""
-    return tuple(_charge(policy, line, caller, now_us) for line in lines)
+    return tuple(
+        _charge(
+            line,
+            _windows(policy, line.limit, caller, now_us),
+            line.holder or caller.holder(line.limit.scope),
+        )
+        for line in lines
+    )
 
 
-def _charge(policy: Policy, line: Line, caller: Caller, now_us: int) -> Charge:
+def _windows(policy: Policy, limit: Limit, caller: Caller, now_us: int) -> Windows | None:
+    """Give the boundaries of a cap's periods around now, in the zone and from the anchor that it follows."""
+    if not isinstance(limit.quota, Cap):
+        return None
+    own = limit.scope in _OWN_ZONE
+    zone, anchor = (caller.timezone, caller.anchor) if own else (policy.timezone, None)
+    return calendar(limit.quota.period, zone, anchor, policy.week_start).windows(now_us)
+
+
+@lru_cache(maxsize=16_384)
+def _charge(line: Line, windows: Windows | None, holder: str) -> Charge:
+    """Give one charge; the same is asked again and again while its window lasts."""
     limit = line.limit
-    windows = None
-    if isinstance(limit.quota, Cap):
-        own = limit.scope in _OWN_ZONE
-        zone, anchor = (caller.timezone, caller.anchor) if own else (policy.timezone, None)
-        windows = calendar(limit.quota.period, zone, anchor, policy.week_start).windows(now_us)
-    holder = line.holder or caller.holder(limit.scope)
     return Charge(limit.id, limit.quota, line.need, line.take, windows, line.held, limit.shadow, holder)
 
 
@@ -351,35 +367,36 @@ def _window(charge: Charge, now_us: int) -> int:
 
 
 def _judged(asked: Admission, charges: tuple[Charge, ...], tally: Tally) -> Admission:
-    standings = tuple(
-        standing(line, charge, reading, tally.now_us)
-        for line, charge, reading in zip(asked.lines, charges, tally.readings, strict=True)
-    )
-    unfit = tuple(each for each in standings if each.wait_us != 0)
-    denied = tally.verdict is Verdict.DENIED
-    told = tuple(zip(asked.lines, tally.readings, strict=True))
-    return replace(
-        asked,
-        answer=Answer.DENIED if denied else Answer.ALLOWED,
-        now_us=tally.now_us,
-        charges=charges,
-        windows=tuple(
-            0 if charge.windows is None else reading.state.whole
-            for charge, reading in zip(charges, tally.readings, strict=True)
-        ),
-        granted=tuple(
-            charge.take if isinstance(charge.quota, Rate) else reading.granted
-            for charge, reading in zip(charges, tally.readings, strict=True)
-        ),
-        standings=standings,
+    standings, windows, granted = [], [], []
+    unfit, overage, found = [], [], []
+    for line, charge, reading in zip(asked.lines, charges, tally.readings, strict=True):
+        how = standing(line, charge, reading, tally.now_us)
+        standings.append(how)
+        windows.append(how.start_us)
+        granted.append(reading.granted if how.used is not None else charge.take)
+        if how.wait_us != 0:
+            unfit.append(how)
+        if reading.overage and not line.limit.shadow:
+            overage.append((line.limit.name, reading.overage))
+        if reading.warned[1]:
+            found += reached(line, reading.warned, reading)
+    return Admission(
+        Answer.DENIED if tally.verdict is Verdict.DENIED else Answer.ALLOWED,
+        asked.rid,
+        tally.now_us,
+        asked.route,
+        asked.caller,
+        asked.lines,
+        charges,
+        tuple(windows),
+        tuple(granted),
+        tuple(standings),
         denied_by=tuple(each for each in unfit if not each.line.limit.shadow),
         would_deny=tuple(each for each in unfit if each.line.limit.shadow),
-        overage=tuple(
-            (line.limit.name, reading.overage)
-            for line, reading in told
-            if reading.overage and not line.limit.shadow
-        ),
-        reached=tuple(each for line, reading in told for each in reached(line, reading.warned, reading)),
+        overage=tuple(overage),
+        reached=tuple(found),
+        first=asked.first,
+        part=asked.part,
     )
 
 

@@ -97,7 +97,7 @@ class Exchange:
     def _take_up(self, admission: Admission) -> None:
         """Go on under this admission: what it was granted may pass on top of what is told already."""
         self.admission = admission
-        granted = rooms(admission) if admission.granted else {}
+        granted = rooms(admission)
         received, sent, asked, told = self._told
         self.request_room = received + granted.get(Count.REQUEST_BYTES, UNBOUNDED)
         self.response_room = sent + granted.get(Count.RESPONSE_BYTES, UNBOUNDED)

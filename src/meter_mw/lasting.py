@@ -51,10 +51,11 @@ class Room:
 def rooms(admission: Admission) -> dict[Count, int]:
     """Give how many units of each count may pass before the store has to be asked."""
     found: dict[Count, int] = {}
-    for index, line in enumerate(admission.lines):
-        count = line.limit.meter.count
-        if _is_measured(line) and index < len(admission.granted):
-            found[count] = min(found.get(count, UNBOUNDED), admission.granted[index])
+    if admission.granted:
+        for line, granted in zip(admission.lines, admission.granted, strict=True):
+            if _is_measured(line):
+                count = line.limit.meter.count
+                found[count] = min(found.get(count, UNBOUNDED), granted)
     return found
 
 
@@ -138,7 +139,7 @@ def _room(lines: tuple[Line, ...], charges: tuple[Charge, ...], tally: Tally, to
         else:
             units, passes = min(units, granted), min(passes, granted)
             if granted < total:
-                stops.append(replace(how, wait_us=how.reset_us))
+                stops.append(how._replace(wait_us=how.reset_us))
     return Room(units, min(passes, total), tuple(stops))
 
 

@@ -22,7 +22,6 @@ from meter_mw.policy.policy import (
     HttpSinkRule,
     KeyEntry,
     Limit,
-    Line,
     Override,
     Plan,
     Route,
@@ -246,10 +245,11 @@ def test_lines_are_priced_beforehand() -> None:
     own = rate(1, name="own", route="/x")
     dear = route("/x", own, costs={"requests": 5})
     rules = policy(*limits, routes=[dear])
-    expected = tuple(Line(limit, *price) for limit, price in {**limits, own: (5, 5, False)}.items())
+    expected = [(limit, *price) for limit, price in {**limits, own: (5, 5, False)}.items()]
     caller = rules.stranger("a")
-    assert rules.lines(dear, caller, 0) == expected
-    assert rules.lines(dear, caller, 0) is rules.lines(dear, rules.stranger("b"), 10**15)
+    lines = rules.lines(dear, caller, 0)
+    assert [(each.limit, each.need, each.take, each.held) for each in lines] == expected
+    assert lines is rules.lines(dear, rules.stranger("b"), 10**15)
 
 
 def test_lines_are_of_their_route_and_plan() -> None:

@@ -312,9 +312,9 @@ class Caller:
         return self.account_holder if scope is Scope.ACCOUNT else ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Line:
-    """One limit as it bears on a request of one route and plan, priced beforehand.
+    """One limit as it bears on a request of one route and plan, priced beforehand; known by identity.
 
     `holder` names whose state it is where that is the same for all callers.
     """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from meter_mw.quota import (
     AT_REST,
@@ -15,7 +15,6 @@ from meter_mw.quota import (
     arrival,
     beyond,
     booked,
-    charged,
     closing_of,
     conforms,
     penalised,
@@ -33,12 +32,12 @@ if TYPE_CHECKING:
 _UNUSED = Used()
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """What a request was charged of one quota, or holds of it until `until_us`.
 
     Of a cap or slots: `units` of the count that began at `start_us`, `overage` of them marked as such, and
     `base` units before in windows that are closed. Of a rate: a `span`, which drains until `due_us`.
+    `asked` is what the charge was to take.
     """
 
     quota: Rate | Cap | Slots
@@ -49,10 +48,10 @@ class Taken:
     overage: int = 0
     span: Span = AT_REST
     due_us: int = 0
+    asked: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class RateAsk:
+class RateAsk(NamedTuple):
     """A charge of a rate beside its arrival: what it needs and takes beyond what is held already."""
 
     charge: Charge
@@ -68,8 +67,7 @@ class RateAsk:
         return Reading(self.state, self.fits)
 
 
-@dataclass(frozen=True, slots=True)
-class CountAsk:
+class CountAsk(NamedTuple):
     """A charge of a cap or slots beside its count: what it needs and takes beyond what is held already."""
 
     charge: Charge
@@ -133,10 +131,11 @@ class Holder:
         quota = charge.quota
         held = self.holds.get((rid, charge.id)) if rid else None
         if isinstance(quota, Rate):
-            had = held.span if held else AT_REST
             state = arrival(self.rates.get(charge.id, AT_REST), quota, now_us)
-            need = beyond(quota.span(charge.need), had, quota)
-            take = beyond(quota.span(charge.take), had, quota)
+            need = quota.span(charge.need)
+            take = need if charge.take == charge.need else quota.span(charge.take)
+            if held:
+                need, take = beyond(need, held.span, quota), beyond(take, held.span, quota)
             return RateAsk(charge, quota, state, held, need, take, conforms(state, quota, now_us, need))
         used = self.counts.get(charge.id, _UNUSED)
         room = (quota.most if isinstance(quota, Cap) else quota.units) - used.used
@@ -150,11 +149,11 @@ class Holder:
         return CountAsk(charge, quota, used, held, need_units, take_units, room)
 
     def charge(
-        self, ask: Ask, now_us: int, rid: RequestId, until_us: int, after: RequestId | None
+        self, ask: Ask, rid: RequestId, until_us: int, after: RequestId | None
     ) -> tuple[Reading, Taken]:
         """Charge what is asked, and say what that came to."""
         if isinstance(ask, RateAsk):
-            reading, taken = self._charge_rate(ask, now_us, until_us)
+            reading, taken = self._charge_rate(ask, until_us)
             takes = ask.take != AT_REST
         else:
             reading, taken = self._charge_count(ask, until_us, after)
@@ -166,13 +165,14 @@ class Holder:
         self.changed = self.changed or takes
         return reading, taken
 
-    def _charge_rate(self, ask: RateAsk, now_us: int, until_us: int) -> tuple[Reading, Taken]:
-        state = charged(ask.state, ask.quota, now_us, ask.take)
-        before = ask.held.span if ask.held else AT_REST
+    def _charge_rate(self, ask: RateAsk, until_us: int) -> tuple[Reading, Taken]:
+        state = plus(ask.state, ask.take, ask.quota.denominator)
         if ask.take != AT_REST:
             self.rates[ask.charge.id] = state
-        total = plus(before, ask.take, ask.quota.denominator)
-        return Reading(state), Taken(ask.quota, until_us, span=total, due_us=state.whole)
+        total = plus(ask.held.span, ask.take, ask.quota.denominator) if ask.held else ask.take
+        return Reading(state), Taken(
+            ask.quota, until_us, span=total, due_us=state.whole, asked=ask.charge.take
+        )
 
     def _charge_count(self, ask: CountAsk, until_us: int, after: RequestId | None) -> tuple[Reading, Taken]:
         before, quota, units = ask.state, ask.quota, ask.granted
@@ -208,6 +208,8 @@ class Holder:
         """Put the truth in place of what was taken or held; say what there is to say of it."""
         charge, quota = booking.charge, booking.charge.quota
         hold = self.holds.pop((rid, charge.id), None)
+        if hold is None and taken is not None and taken.asked == booking.actual and taken.quota is quota:
+            return None
         had = hold or taken or Taken(quota, start_us=booking.window_us)
         if isinstance(quota, Rate):
             state = self.rates.get(charge.id, AT_REST)
@@ -273,9 +275,9 @@ def _widened(ask: CountAsk, until_us: int, overage: int) -> Taken:
     """Give what is held, or was taken, with what was granted on top."""
     held, start_us = ask.held, ask.state.start_us
     if held is not None and held.start_us == start_us:
-        return replace(held, until_us=until_us, units=held.units + ask.granted)
+        return held._replace(until_us=until_us, units=held.units + ask.granted)
     base = held.base + held.units if held is not None else 0
-    return Taken(ask.quota, until_us, start_us, ask.granted, base, overage)
+    return Taken(ask.quota, until_us, start_us, ask.granted, base, overage, asked=ask.charge.take)
 
 
 def _reached(before: Used, after: Used) -> tuple[int, int]:

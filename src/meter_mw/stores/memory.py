@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from meter_mw.model import RequestId
@@ -138,7 +138,7 @@ class MemoryStore:
                 readings.append(ask.reading())
                 continue
             holder = holders[ask.charge.holder or command.tag]
-            reading, taken = holder.charge(ask, now_us, command.rid, until_us, command.after)
+            reading, taken = holder.charge(ask, command.rid, until_us, command.after)
             readings.append(reading)
             pending.said[ask.charge.id] = reading
             if not ask.charge.held and (taken.units or taken.span != AT_REST):
@@ -169,7 +169,7 @@ class MemoryStore:
         for ask in asks:
             if ask.fits:
                 holder = holders[ask.charge.holder or command.tag]
-                reading, _ = holder.charge(ask, now_us, command.rid, until_us, None)
+                reading, _ = holder.charge(ask, command.rid, until_us, None)
                 readings.append(reading)
             else:
                 readings.append(ask.reading())
@@ -200,7 +200,7 @@ class MemoryStore:
             taken = None if known is None else known.taken.get(booking.charge.id)
             note = holder.settle(closing.rid, booking, taken, now_us)
             if note is not None and isinstance(closing, Settle):
-                notes.append(replace(note, index=index))
+                notes.append(note._replace(index=index))
         ended = Outcome.ALREADY if isinstance(closing, Settle) else Outcome.VOID
         self._of(closing.tag).close(closing.rid, _Fate(ended, tuple(notes)), now_us)
         return Closed(Outcome.RECOVERED if known is None else Outcome.APPLIED, tuple(notes))
@@ -227,8 +227,11 @@ class MemoryStore:
             self._sweep(now_us)
         holders = {}
         for name in {tag, *(each.holder or tag for each in charges)}:
-            holder = holders[name] = self._holders.setdefault(name, Holder())
+            holder = self._holders.get(name)
+            if holder is None:
+                holder = self._holders[name] = Holder()
             holder.wake(now_us)
+            holders[name] = holder
         return holders
 
     def _of(self, tag: str) -> _Requests:
@@ -261,7 +264,7 @@ def _void(known: _Fate, command: Admit | TopUp, holders: dict[str, Holder], now_
     if not known.fits or isinstance(command, TopUp):
         return Tally(Verdict.VOID, now_us)
     readings = [
-        replace(holders[each.holder or command.tag].ask(each, now_us).reading(), fits=fit)
+        holders[each.holder or command.tag].ask(each, now_us).reading()._replace(fits=fit)
         for each, fit in zip(command.charges, known.fits, strict=True)
     ]
     return Tally(Verdict.DENIED, now_us, tuple(readings))
@@ -277,7 +280,7 @@ def _again(known: _Pending, command: Admit, holders: dict[str, Holder], now_us: 
             readings.append(reading)
         else:
             readings.append(
-                replace(reading, fits=True, granted=said.granted, overage=said.overage, warned=said.warned)
+                reading._replace(fits=True, granted=said.granted, overage=said.overage, warned=said.warned)
             )
     return tuple(readings)
 

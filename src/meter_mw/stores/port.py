@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from meter_mw.model import LARGEST_COST, MeterError, RequestId
 from meter_mw.quota import AT_REST, LETTERS, Cap, OnDeny, Quota, Slots, Span
@@ -186,8 +186,7 @@ class Outcome(Enum):
     """The rid was cancelled before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """The state of one quota: a rate's theoretical arrival, or since when a cap has counted how much.
 
     `state` is as of after the charge when it was made. `fits` says whether the quota had room. Of caps and
@@ -213,8 +212,7 @@ class Tally:
     readings: tuple[Reading, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """What a settlement turned out to be of one booking: see `Reading`."""
 
     index: int
