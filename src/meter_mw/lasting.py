@@ -49,14 +49,22 @@ class Room:
 
 
 def rooms(admission: Admission) -> dict[Count, int]:
-    """Give how many units of each count may pass before the store has to be asked."""
+    """Give how many units of each count may pass before the store has to be asked.
+
+    Where it has not answered, that is as many as there are; or none, where a limit that cuts fails closed.
+    """
     found: dict[Count, int] = {}
-    if admission.granted:
-        for line, granted in zip(admission.lines, admission.granted, strict=True):
-            if _is_measured(line):
-                count = line.limit.meter.count
-                found[count] = min(found.get(count, UNBOUNDED), granted)
+    granted = admission.granted or tuple(0 if _waits(line) else UNBOUNDED for line in admission.lines)
+    for line, units in zip(admission.lines, granted, strict=True):
+        if _is_measured(line):
+            count = line.limit.meter.count
+            found[count] = min(found.get(count, UNBOUNDED), units)
     return found
+
+
+def _waits(line: Line) -> bool:
+    limit = line.limit
+    return limit.on_exhausted is OnExhausted.CUT and limit.on_store_failure is Failure.CLOSED
 
 
 def _is_measured(line: Line) -> bool:

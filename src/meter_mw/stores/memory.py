@@ -124,7 +124,7 @@ class MemoryStore:
 
     def _decide(self, command: Admit, holders: dict[str, Holder], now_us: int) -> Tally:
         asks = [
-            holders[each.holder or command.tag].ask(each, now_us, after=command.after)
+            holders[each.holder or command.tag].ask(each, now_us, command.rid, command.after)
             for each in command.charges
         ]
         if not all(ask.fits for ask in asks if not ask.charge.shadow):

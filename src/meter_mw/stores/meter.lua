@@ -471,7 +471,7 @@ for i = FIRST, #ARGV, 12 do
     holder = holders[number(i)], id = ARGV[i + 1],
     held = find(flags, 'h', 1, true) ~= nil, shadow = find(flags, 's', 1, true) ~= nil
   }
-  if ask.held and verb == 'topup' then
+  if ask.held and decides and not repeated then
     ask.hold = held_by(ask.holder, rid, ask.id)
   end
   local covered
