@@ -129,7 +129,7 @@ class Holder:
     ) -> Ask:
         """Look how a charge stands, with what `rid` holds already, and the slots that `after` hands over."""
         quota = charge.quota
-        held = self.holds.get((rid, charge.id)) if rid else None
+        held = self.holds.get((rid, charge.id)) if rid and charge.held else None
         if isinstance(quota, Rate):
             state = arrival(self.rates.get(charge.id, AT_REST), quota, now_us)
             need = quota.span(charge.need)

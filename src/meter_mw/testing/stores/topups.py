@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from meter_mw.quota import Rate, Slots
 from meter_mw.rids import new_rid
 from meter_mw.stores.port import Outcome, TopUp, Verdict
@@ -14,6 +16,9 @@ from meter_mw.testing.stores.bench import (
     TEN_A_SECOND,
     Laws,
 )
+
+if TYPE_CHECKING:
+    from meter_mw.stores.port import Charge
 
 TWENTY_AT_ONCE = Rate(10, SECOND_US, 20)
 
@@ -163,6 +168,25 @@ class TopUpLaws(Laws):
         assert (topped.verdict, topped.readings[0].granted) == (Verdict.ADMITTED, 5)
         assert at.settle(command, topped, 4) is Outcome.RECOVERED
         assert at.used(at.charge("c", HUNDRED_A_DAY)) == 4
+
+    def test_an_admission_after_its_top_up_holds_no_more(self) -> None:
+        """Which of the two comes first makes no difference: what the rid holds already counts."""
+        at = self.bench()
+
+        def charges(units: int) -> tuple[Charge, ...]:
+            held = (
+                at.charge("c", HUNDRED_A_DAY, units, held=True),
+                at.charge("a", TWENTY_AT_ONCE, units, held=True),
+            )
+            return (*held, at.charge("s", Slots(1)))
+
+        command = at.command(*charges(2))
+        assert at.top_up(command, *charges(5)).verdict is Verdict.ADMITTED
+        tally = at.send(command)
+        assert (tally.verdict, tally.readings[0].granted) == (Verdict.ADMITTED, 5)
+        assert [at.remaining(each) for each in charges(1)] == [95, 15, 0]
+        assert at.settle(command, tally, 4, 4, 1) is Outcome.APPLIED
+        assert [at.remaining(each) for each in charges(1)] == [96, 16, 1]
 
     def test_requests_are_topped_up_apart(self) -> None:
         """What one request holds is not held for another of the same subject."""
