@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from itertools import pairwise
@@ -269,6 +270,76 @@ def test_years(anchor: date | None, at: str, opening: str, closing: str) -> None
     assert window(Period.YEAR, "UTC", at, anchor) == (opening, closing)
 
 
+ORDINARY = (
+    "UTC",
+    "Europe/Paris",
+    "America/New_York",
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",
+    "Pacific/Chatham",
+)
+"""Zones whose clocks change at night, but never at midnight, from 2000 on."""
+
+
+def midnight(zone: str, year: int, month: int, day: int) -> int:
+    """Give the instant at which a day begins, or the last one of its month if it has no such day."""
+    months, month = divmod(month - 1, 12)
+    last = monthrange(year + months, month + 1)[1]
+    begins = datetime(year + months, month + 1, min(day, last), tzinfo=ZoneInfo(zone))
+    return (begins - _EPOCH) // timedelta(microseconds=1)
+
+
+@given(
+    st.sampled_from(ORDINARY),
+    st.dates(date(2000, 1, 1), date(2030, 12, 31))
+    | st.sampled_from([date(2025, 1, n) for n in (29, 30, 31)]),
+    st.integers(2001, 2098),
+    st.integers(1, 12),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_months_from_any_anchor(zone: str, anchor: date, year: int, month: int, part: float) -> None:
+    """From the anchor's day of a month, or its end, to that of the next, whatever the clocks do between."""
+    boundaries = tuple(midnight(zone, year, month + step, anchor.day) for step in (-1, 0, 1, 2))
+    now_us = boundaries[1] + int(part * (boundaries[2] - boundaries[1]))
+    assert Calendar(Period.MONTH, zone, anchor).windows(now_us) == boundaries
+
+
+@given(
+    st.sampled_from(ORDINARY),
+    st.dates(date(2000, 1, 1), date(2030, 12, 31)) | st.just(date(2024, 2, 29)),
+    st.integers(2001, 2097),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_years_from_any_anchor(zone: str, anchor: date, year: int, part: float) -> None:
+    """From the anchor's day of a year to that of the next; 29 February is the 28th in most years."""
+    boundaries = tuple(midnight(zone, year + step, anchor.month, anchor.day) for step in (-1, 0, 1, 2))
+    now_us = boundaries[1] + int(part * (boundaries[2] - boundaries[1]))
+    assert Calendar(Period.YEAR, zone, anchor).windows(now_us) == boundaries
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours"),
+    [
+        ("Europe/Paris", {23, 25}),
+        ("America/New_York", {23, 25}),
+        ("Pacific/Chatham", {23, 25}),
+        ("Australia/Lord_Howe", {23.5, 24.5}),
+        ("Antarctica/Troll", {22, 26}),
+        ("America/Havana", {23, 25}),
+        ("Asia/Beirut", {23, 25}),
+    ],
+)
+def test_days_on_which_clocks_change(zone: str, hours: set[float]) -> None:
+    """They are longer or shorter by what the clock was moved, and their neighbours are not."""
+    cal, found = Calendar(Period.DAY, zone, None), set()
+    for change in changes(zone):
+        if change > us("2008-01-01T00:00"):
+            before, opening, closing, after = cal.windows(change)
+            found.add((closing - opening) / HOUR_US)
+            assert opening - before == after - closing == DAY_US
+    assert found == hours
+
+
 @pytest.mark.parametrize(
     ("anchor", "opening", "closing"),
     [
@@ -280,6 +351,41 @@ def test_years(anchor: date | None, at: str, opening: str, closing: str) -> None
 def test_weeks(anchor: date | None, opening: str, closing: str) -> None:
     """21 November 2026, a Saturday, is in the week from its Monday, or from the weekday of an anchor."""
     assert window(Period.WEEK, "UTC", "2026-11-21T12:00", anchor) == (opening, closing)
+
+
+@given(st.sampled_from(ZONES), st.integers(0, 6), anchors, st.data())
+def test_weeks_begin_on_the_day_that_weeks_begin(
+    zone: str, week_start: int, anchor: date | None, data: st.DataObject
+) -> None:
+    """Without an anchor they begin so many days after Monday; with one, on its weekday all the same."""
+    now_us = data.draw(instants(zone))
+    before, opening, closing, after = calendar(Period.WEEK, zone, anchor, week_start).windows(now_us)
+    assert before < opening <= now_us < closing < after
+    wanted = week_start if anchor is None else anchor.weekday()
+    for each in (before, opening, closing, after):
+        day = clock_time(zone, each).date()
+        if zone != "Pacific/Apia" or day != date(2011, 12, 31):
+            assert day.weekday() == wanted
+    assert abs(closing - opening - 7 * DAY_US) <= 26 * HOUR_US
+
+
+@pytest.mark.parametrize(
+    ("week_start", "opening"),
+    list(enumerate(("11-16", "11-17", "11-18", "11-19", "11-20", "11-21", "11-15"))),
+)
+def test_the_first_day_of_the_week(week_start: int, opening: str) -> None:
+    """21 November 2026, a Saturday, is in the week from that day on which weeks begin."""
+    cal = Calendar(Period.WEEK, "Europe/Paris", None, week_start)
+    table = cal.windows(us("2026-11-21T12:00+01:00"))
+    assert table[1] == us(f"2026-{opening}T00:00+01:00")
+    assert [later - earlier for earlier, later in pairwise(table)] == [7 * DAY_US] * 3
+
+
+@given(moments(*(each for each in Period if each is not Period.WEEK)), st.integers(0, 6))
+def test_only_weeks_begin_with_the_week(moment: Moment, week_start: int) -> None:
+    """The first day of the week moves no other period."""
+    cal, zone, anchor, now_us = moment
+    assert calendar(cal._period, zone, anchor, week_start).windows(now_us) == cal.windows(now_us)
 
 
 @pytest.mark.parametrize(
