@@ -10,24 +10,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_mw.core import (
-    Admission,
-    Answer,
-    Resolve,
-    ResolverUnavailable,
-    admit,
-    amendment,
-    settlement,
-    usage_event,
-    used,
-)
-from meter_mw.model import LARGEST_COST, UNMATCHED, Count, Meter, Receipt, RequestId
+from meter_mw.closing import settlement, usage_event
+from meter_mw.core import Answer, KeyEnded, Price, ResolverUnavailable, admit
+from meter_mw.model import LARGEST_COST, Meter, Receipt
 from meter_mw.periods import Period
 from meter_mw.policy.identity import QueryKey, anonymous_subject
-from meter_mw.policy.policy import Failure, KeyEntry, Limit, Mode, Plan, Route, Unknown
-from meter_mw.quota import AT_REST, Cap, Rate, Span
+from meter_mw.policy.policy import (
+    ChargeRules,
+    Exemption,
+    Failure,
+    KeyEntry,
+    Limit,
+    Mode,
+    Override,
+    Plan,
+    Route,
+    Scope,
+    Unknown,
+)
+from meter_mw.quota import AT_REST, Cap, OnDeny, Rate, Slots, Span
 from meter_mw.stores.memory import MemoryStore
-from meter_mw.stores.port import Admit, Booking, Outcome, Reading, Settle, StoreUnavailable, Tally, Verdict
+from meter_mw.stores.port import (
+    Admit,
+    Booking,
+    Outcome,
+    Reading,
+    Settle,
+    StoreUnavailable,
+    Tally,
+    Verdict,
+)
 from support.policies import (
     DAY_US,
     EGRESS,
@@ -45,71 +57,15 @@ from support.policies import (
     rate,
     request,
     route,
+    slots,
 )
+from support.talks import NOW_US, RECEIPT, RID, admitted, begun, ended, failed, resolving, undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
-    from meter_mw.core import Conversation
     from meter_mw.model import Request
-    from meter_mw.policy.policy import Policy
     from meter_mw.testing.stores import Clock
-
-NOW_US = 1_767_225_600 * SECOND_US  # 1 January 2026, 00:00 UTC
-RID = RequestId("01900000-0000-7000-8000-000000000001")
-RECEIPT = Receipt(
-    request_bytes=700, response_bytes=9_000, reported={"tokens": 812}, status=200, duration_us=15
-)
-
-
-def ended(talk: Generator[object, object, Admission], reply: object = None) -> Admission:
-    """Send the last reply, and give what the conversation returns."""
-    with pytest.raises(StopIteration) as end:
-        talk.send(reply)
-    admission = end.value.value
-    assert isinstance(admission, Admission)
-    return admission
-
-
-def begun(policy: Policy, asked: Request, now_us: int = NOW_US) -> tuple[Conversation[Admission], Admit]:
-    """Begin a conversation that first asks the store."""
-    talk = admit(policy, asked, RID, now_us)
-    command = next(talk)
-    assert isinstance(command, Admit)
-    return talk, command
-
-
-def resolving(policy: Policy, asked: Request) -> tuple[Conversation[Admission], Resolve]:
-    """Begin a conversation that first asks the resolver."""
-    talk = admit(policy, asked, RID, NOW_US)
-    command = next(talk)
-    assert isinstance(command, Resolve)
-    return talk, command
-
-
-def failed(talk: Conversation[Admission], outage: Exception) -> Admission:
-    """Throw an outage in, and give what the conversation returns."""
-    with pytest.raises(StopIteration) as end:
-        talk.throw(outage)
-    admission = end.value.value
-    assert isinstance(admission, Admission)
-    return admission
-
-
-def undisturbed(policy: Policy, asked: Request) -> Admission:
-    """Hold a conversation that asks nobody anything."""
-    return ended(admit(policy, asked, RID, NOW_US))
-
-
-def admitted(command: Admit, now_us: int = NOW_US) -> Tally:
-    """Answer as a store at rest would that has room for everything."""
-    readings = [
-        Reading(
-            Span(now_us, 0) if isinstance(each.quota, Rate) else Span((each.windows or (0, 0))[1], each.take)
-        )
-        for each in command.charges
-    ]
-    return Tally(Verdict.ADMITTED, now_us, tuple(readings))
 
 
 # What is asked of the store
@@ -133,8 +89,14 @@ def test_a_request_is_one_command() -> None:
 def test_bytes_and_reports_need_one_and_take_none() -> None:
     """What only the end will tell needs room for one unit, and is charged when it is known."""
     limits = [rate(10, meter=meter, name=meter.name) for meter in METERS]
-    _, command = begun(policy(*limits), request(key="k"))
-    assert [(charge.need, charge.take) for charge in command.charges] == [(1, 1), (1, 0), (1, 0), (1, 0)]
+    _, command = begun(policy(*limits), request(key="k", transfer_encoding="chunked"))
+    assert [(each.need, each.take, each.held) for each in command.charges] == [
+        (1, 1, False),
+        (1, 0, True),
+        (1, 0, True),
+        (1, 0, True),
+    ]
+    assert command.lease_us == 120 * SECOND_US
 
 
 def test_a_cap_comes_with_the_windows_of_its_caller() -> None:
@@ -155,10 +117,11 @@ def test_the_tag_is_of_the_subject() -> None:
 
 def test_nothing_to_limit_asks_nobody() -> None:
     """A plan without limits is served without the store, and counted."""
-    admission = undisturbed(policy(), request(key="k"))
+    rules = policy()
+    admission = undisturbed(rules, request(key="k"))
     assert (admission.answer, admission.serves) == (Answer.ALLOWED, True)
     assert admission.caller is not None
-    assert settlement(admission, RECEIPT) is None
+    assert settlement(rules, admission, RECEIPT) is None
 
 
 # Each answer
@@ -166,7 +129,7 @@ def test_nothing_to_limit_asks_nobody() -> None:
 
 def test_exempt_routes_ask_nobody() -> None:
     """An exempt route is served before the caller is looked at, and is not counted."""
-    rules = policy(rate(1), routes=[route("/health", exempt=True)], anonymous=None)
+    rules = policy(rate(1), routes=[route("/health", exemption=Exemption.FREE)], anonymous=None)
     admission = undisturbed(rules, request("/health"))
     assert (admission.answer, admission.serves, admission.caller) == (Answer.EXEMPT, True, None)
 
@@ -240,6 +203,356 @@ def test_an_unknown_key_can_be_refused() -> None:
     assert (admission.answer, admission.reason) == (Answer.UNIDENTIFIED, "the key is not known")
 
 
+def test_unknown_keys_can_be_one_subject() -> None:
+    """In a pool keys that are made up make up no limits; the event names the key that was used."""
+    rules = policy(rate(1), unknown=Unknown.POOL)
+    talks = {key: begun(rules, request(key=key)) for key in "ab"}
+    callers = {key: ended(talk, admitted(command)).caller for key, (talk, command) in talks.items()}
+    assert len({command.tag for _, command in talks.values()}) == 1
+    for key, caller in callers.items():
+        assert caller is not None
+        assert (caller.subject, caller.key, caller.plan.name) == ("unknown_keys", key_of(key), "default")
+
+
+def test_a_pool_shares_its_limits_by_key_too() -> None:
+    """Even a limit per key is the pool's: else each guess would have a burst of its own."""
+    rules = policy(replace(rate(1), scope=Scope.KEY), unknown=Unknown.POOL)
+    holders = {begun(rules, request(key=key))[1].charges[0].holder for key in "abc"}
+    assert len(holders) == 1
+
+
+def test_a_counted_route_is_under_no_limit() -> None:
+    """It is recorded with its caller, and asks no store; who calls it has to be known all the same."""
+    counted = route("/internal", exemption=Exemption.COUNTED, costs={"requests": 3})
+    rules = policy(cap(0), slots(1), routes=[counted], unknown=Unknown.REJECT, keys={"k": KeyEntry("acme")})
+    admission = undisturbed(rules, request("/internal", key="k"))
+    assert (admission.answer, admission.lines, admission.charges) == (Answer.ALLOWED, (), ())
+    assert settlement(rules, admission, RECEIPT) is None
+    data = usage_event(rules, admission, "GET", RECEIPT).data
+    assert (data["requests"], data["response_bytes"], data["tokens"]) == (3, 9_000, 812)
+    assert undisturbed(rules, request("/internal", key="x")).answer is Answer.UNIDENTIFIED
+
+
+def test_a_counted_key_is_under_no_limit() -> None:
+    """A key of one's own is recorded wherever it goes, and never refused for a quota."""
+    keys = {"k": KeyEntry("monitor", exemption=Exemption.COUNTED)}
+    rules = policy(cap(0), keys=keys, routes=[route("/x", cap(0, name="own", route="/x"))])
+    admission = undisturbed(rules, request("/x", key="k"))
+    assert (admission.answer, admission.lines) == (Answer.ALLOWED, ())
+    assert usage_event(rules, admission, "GET", RECEIPT).subject == "monitor"
+
+
+def test_a_free_key_is_not_metered() -> None:
+    """It is served as on an exempt route: without limits, and without an event."""
+    rules = policy(cap(0), keys={"k": KeyEntry("monitor", exemption=Exemption.FREE)})
+    admission = undisturbed(rules, request(key="k"))
+    assert (admission.answer, admission.caller, admission.serves) == (Answer.EXEMPT, None, True)
+
+
+# What a request costs
+
+
+def test_the_operators_pricing_is_asked() -> None:
+    """It is asked after the caller is known, and its units are charged and recorded."""
+    priced = route("/search", costs={"requests": 2}, pricing=lambda asked: 7)
+    rules = policy(cap(100), routes=[priced])
+    asked = request("/search", key="k")
+    talk = admit(rules, asked, RID, NOW_US)
+    command = next(talk)
+    assert command == Price(priced, asked)
+    following = talk.send((("requests", 7),))
+    assert isinstance(following, Admit)
+    assert [(each.need, each.take) for each in following.charges] == [(7, 7)]
+    admission = ended(talk, admitted(following))
+    assert usage_event(rules, admission, "GET", RECEIPT).data["requests"] == 7
+
+
+def test_without_an_answer_the_price_is_the_policys() -> None:
+    """A pricing of no use costs what the route says."""
+    rules = policy(cap(100), routes=[route("/search", costs={"requests": 2}, pricing=lambda asked: None)])
+    talk = admit(rules, request("/search", key="k"), RID, NOW_US)
+    next(talk)
+    following = talk.send(None)
+    assert isinstance(following, Admit)
+    assert [each.take for each in following.charges] == [2]
+
+
+def test_prices_of_two_requests_are_not_mixed_up() -> None:
+    """The compiled limits of a route are kept by what was priced."""
+    rules = policy(cap(100), routes=[route("/search", pricing=lambda asked: int(asked.query))])
+    store = MemoryStore(lambda: NOW_US)
+    left = [
+        held(rules, request("/search", key="k", query=each), store).standings[0].remaining for each in "352"
+    ]
+    assert left == [97, 92, 90]
+
+
+def test_an_estimate_is_held_and_settled_to_the_truth(clock: Clock, store: MemoryStore) -> None:
+    """What a reported meter will come to is held at admission: by the limit's reserve, or by the pricing."""
+    limit = replace(cap(1_000, meter=TOKENS), reserve=500)
+    priced = route("/chat", pricing=lambda asked: {"tokens": 800})
+    rules = policy(limit, routes=[priced])
+    first = held(rules, request("/chat", key="k"), store)
+    assert [(each.need, each.take, each.held) for each in first.charges] == [(800, 800, True)]
+    assert first.standings[0].remaining == 200
+    denied = held(rules, request(key="k"), store)
+    assert (denied.answer, denied.denied_by[0].line.need) == (Answer.DENIED, 500)
+    settled = settlement(rules, first, RECEIPT)
+    assert settled is not None
+    store.settle([settled])
+    (standing,) = held(rules, request("/chat", key="k"), store).denied_by
+    assert (standing.used, standing.remaining) == (812, 188)
+
+
+# Bodies that are declared
+
+
+def upload(size: int | None) -> Request:
+    """Make an upload that says how long it is, or is chunked."""
+    if size is None:
+        return request(method="PUT", key="k", transfer_encoding="chunked")
+    return request(method="PUT", key="k", content_length=str(size))
+
+
+def test_a_declared_upload_needs_all_of_it(clock: Clock, store: MemoryStore) -> None:
+    """One that fits only in part is refused before it is read: not yet, or never."""
+    rules = policy(rate(100, burst=1_000, meter=INGRESS))
+    first = held(rules, upload(600), store)
+    assert [(each.need, each.take, each.held) for each in first.charges] == [(600, 600, True)]
+    assert first.granted == (600,)
+    later = held(rules, upload(600), store)
+    assert (later.answer, later.retry_after_us) == (Answer.DENIED, 2 * SECOND_US)
+    never = held(rules, upload(1_001), store)
+    assert (never.answer, never.retry_after_us) == (Answer.DENIED, None)
+    assert held(rules, upload(0), store).serves
+    assert held(rules, upload(400), store).serves
+
+
+def test_an_upload_without_a_length_holds_the_reserve(clock: Clock, store: MemoryStore) -> None:
+    """It needs room for one byte, and holds as much of the reserve as there is."""
+    rules = policy(replace(cap(1_000, meter=INGRESS), reserve=700))
+    assert [held(rules, upload(None), store).granted for _ in range(2)] == [(700,), (300,)]
+    assert not held(rules, upload(None), store).serves
+
+
+def test_a_response_holds_the_reserve_and_no_more_than_there_is(clock: Clock, store: MemoryStore) -> None:
+    """What is not there cannot be granted by a cap; a rate lends it."""
+    both = (replace(cap(1_000, meter=EGRESS), reserve=700), replace(rate(900, meter=EGRESS), reserve=700))
+    rules = policy(*both)
+    assert held(rules, request(key="k"), store).granted == (700, 700)
+    second = held(rules, request(key="k"), store)
+    assert second.granted == (300, 700)
+    assert [each.remaining for each in second.standings] == [0, 0]
+    assert not held(rules, request(key="k"), store).serves
+
+
+# Slots
+
+
+def test_slots_are_held_one_a_request(clock: Clock, store: MemoryStore) -> None:
+    """Beyond them the request is refused for a second: nobody knows how long those in flight take."""
+    rules = policy(slots(2))
+    first = held(rules, request(key="k"), store)
+    assert [(each.need, each.take, each.held, each.quota) for each in first.charges] == [
+        (1, 1, True, Slots(2))
+    ]
+    (standing,) = held(rules, request(key="k"), store).standings
+    assert (standing.remaining, standing.reset_us, standing.used) == (0, None, 2)
+    denied = held(rules, request(key="k"), store)
+    assert (denied.answer, denied.retry_after_us) == (Answer.DENIED, SECOND_US)
+    settled = settlement(rules, first, RECEIPT)
+    assert settled is not None
+    assert [each.actual for each in settled.bookings] == [0]
+    store.settle([settled])
+    assert held(rules, request(key="k"), store).serves
+
+
+def test_slots_come_back_when_their_lease_is_over(clock: Clock, store: MemoryStore) -> None:
+    """What a dead process held is free again after two checkpoints."""
+    rules = policy(slots(1), checkpoint_us=10 * SECOND_US)
+    assert held(rules, request(key="k"), store).serves
+    clock.move(20 * SECOND_US - 1)
+    assert not held(rules, request(key="k"), store).serves
+    clock.move(1)
+    assert held(rules, request(key="k"), store).serves
+
+
+# Beyond what is included
+
+
+def billing(units: int, *, ceiling: int | None = None, grace: int = 0, warn: tuple[int, ...] = ()) -> Limit:
+    """Make a cap that bills what lies beyond."""
+    quota = Cap(units, Period.MONTH, grace=grace, bills=True, ceiling=ceiling, warn=warn)
+    return replace(cap(units), quota=quota)
+
+
+def test_the_request_that_straddles_the_line_is_split(clock: Clock, store: MemoryStore) -> None:
+    """Of 7 units of which 4 are included, 3 are overage; the ceiling ends it."""
+    rules = policy(billing(10, ceiling=20), routes=[route("/x", costs={"requests": 7}), route("/y")])
+    assert held(rules, request("/x", key="k"), store).overage == ()
+    assert held(rules, request("/x", key="k"), store).overage == (("cap", 4),)
+    admission = held(rules, request("/y", key="k"), store)
+    assert admission.overage == (("cap", 1),)
+    assert usage_event(rules, admission, "GET", RECEIPT).data["overage"] == {"cap": 1}
+    assert admission.standings[0].remaining == 0
+    assert held(rules, request("/x", key="k"), store).answer is Answer.DENIED
+
+
+def test_grace_is_served_and_not_billed(clock: Clock, store: MemoryStore) -> None:
+    """It lies between what is included and what is refused, or billed."""
+    generous = replace(cap(2), quota=Cap(2, Period.MONTH, grace=2))
+    rules = policy(generous)
+    answers = [held(rules, request(key="k"), store) for _ in range(5)]
+    assert [each.serves for each in answers] == [True] * 4 + [False]
+    rules = policy(billing(2, grace=2))
+    assert [held(rules, request(key="b"), store).overage for _ in range(5)] == [()] * 4 + [(("cap", 1),)]
+
+
+def test_thresholds_are_told_to_the_one_that_reaches_them(clock: Clock, store: MemoryStore) -> None:
+    """Each once, and two at once where one request jumps over both."""
+    warned = replace(cap(20), quota=Cap(20, Period.MONTH, warn=(4, 8, 20)))
+    rules = policy(warned, routes=[route("/x", costs={"requests": 6})])
+    asked = [request(key="k")] * 3 + [request("/x", key="k")] + [request(key="k")] * 11
+    reached = [held(rules, each, store).reached for each in asked]
+    assert {index: [one.units for one in each] for index, each in enumerate(reached) if each} == {
+        3: [4, 8],
+        14: [20],
+    }
+    assert {one.start_us for each in reached for one in each} == {NOW_US}
+
+
+# Amounts of a key's own
+
+
+def test_an_override_holds_until_its_day_begins_in_the_keys_zone() -> None:
+    """The last µs before midnight in Paris still has it, and the count goes on."""
+    override = Override("cap", Cap(20, Period.YEAR), date(2026, 2, 1))
+    keys = {"k": KeyEntry("acme", timezone="Europe/Paris", overrides=(override,))}
+    rules = policy(cap(10, Period.YEAR), keys=keys)
+    midnight_us = (1_769_904_000 - 3_600) * SECOND_US  # 1 February 2026, 00:00 in Paris
+    before, after = (
+        begun(rules, request(key="k"), now_us)[1].charges[0] for now_us in (midnight_us - 1, midnight_us)
+    )
+    assert (before.quota, after.quota) == (Cap(20, Period.YEAR), Cap(10, Period.YEAR))
+    assert before.id == after.id
+
+
+def test_an_override_changes_the_amount_and_keeps_the_count(clock: Clock, store: MemoryStore) -> None:
+    """Twelve of twenty stay twelve when ten are allowed again."""
+    override = Override("cap", Cap(20, Period.YEAR), date(2026, 1, 2))
+    rules = policy(cap(10, Period.YEAR), keys={"k": KeyEntry("acme", overrides=(override,))})
+    assert [held(rules, request(key="k"), store).serves for _ in range(12)] == [True] * 12
+    assert held(rules, request(key="k"), store).standings[0].remaining == 7
+    clock.move(DAY_US)
+    denied = held(rules, request(key="k"), store)
+    assert (denied.answer, denied.standings[0].remaining, denied.standings[0].used) == (Answer.DENIED, 0, 13)
+
+
+def test_an_override_without_a_date_is_for_good() -> None:
+    """And one of a limit that is not there, or of another kind, changes nothing."""
+    overrides = (Override("rate", Rate(5, SECOND_US, 9)), Override("gone", Cap(1, Period.DAY)))
+    keys = {"k": KeyEntry("acme", overrides=(*overrides, Override("cap", Rate(1, SECOND_US, 1))))}
+    _, command = begun(policy(rate(1), cap(3), keys=keys), request(key="k"))
+    assert [each.quota for each in command.charges] == [Rate(5, SECOND_US, 9), Cap(3, Period.MONTH)]
+
+
+# Shared pools
+
+
+def scoped(scope: Scope) -> Limit:
+    """Make a limit that a scope shares."""
+    return replace(cap(10), scope=scope)
+
+
+SHARED = {
+    Scope.KEY: "abac",
+    Scope.SUBJECT: "aaab",
+    Scope.ACCOUNT: "aaaa",
+    Scope.ROUTE: "aaba",
+    Scope.EVERYONE: "aaaa",
+}
+"""Two keys of a subject, the first elsewhere, another subject of the account: the same letter shares."""
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_scope_says_who_shares_a_count(scope: Scope) -> None:
+    """Keys, subjects, accounts, routes, or everyone: the same holder is the same count."""
+    keys = {"a": KeyEntry("acme", account="group"), "b": KeyEntry("acme", account="group")}
+    keys["c"] = KeyEntry("other", account="group")
+    rules = policy(scoped(scope), keys=keys, routes=[route("/x"), route("/y")])
+    holders = []
+    for path, key in (("/x", "a"), ("/x", "b"), ("/y", "a"), ("/x", "c")):
+        _, command = begun(rules, request(path, key=key))
+        holders.append(command.charges[0].holder or command.tag)
+    named = dict(zip(holders, SHARED[scope], strict=True))
+    assert "".join(named[each] for each in holders) == SHARED[scope]
+    assert len(named) == len(set(SHARED[scope]))
+
+
+@pytest.mark.parametrize("scope", [Scope.KEY, Scope.ACCOUNT])
+def test_without_a_key_or_an_account_a_limit_is_the_subjects(scope: Scope) -> None:
+    """A caller that has none is not limited together with all others that have none."""
+    rules = policy(scoped(scope))
+    commands = [begun(rules, request(peer=peer))[1] for peer in ("192.0.2.1", "192.0.2.2")]
+    assert [each.charges[0].holder for each in commands] == ["", ""]
+    assert commands[0].tag != commands[1].tag
+
+
+def test_the_pool_of_a_key_lies_beside_its_subject() -> None:
+    """It has the subject's tag, so that one command finds both in one place of a cluster."""
+    _, command = begun(policy(scoped(Scope.KEY), keys={"k": KeyEntry("acme")}), request(key="k"))
+    assert command.charges[0].holder.startswith(f"{command.tag}:")
+
+
+def test_a_shared_cap_and_its_own_are_all_or_nothing(clock: Clock, store: MemoryStore) -> None:
+    """What the account refuses is not charged to the subject, and the other way round."""
+    keys = {"a": KeyEntry("one", account="group"), "b": KeyEntry("two", account="group")}
+    shared = replace(cap(3, name="shared"), scope=Scope.ACCOUNT)
+    rules = policy(cap(2), shared, keys=keys)
+    served = [held(rules, request(key=key), store).serves for key in "aaabbb"]
+    assert served == [True, True, False, True, False, False]
+    assert [each.used for each in held(rules, request(key="b"), store).standings] == [1, 3]
+    assert [each.used for each in held(rules, request(key="a"), store).standings] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("scope", "own"), [(each, each.value in ("key", "subject", "account")) for each in Scope]
+)
+def test_the_windows_of_wider_pools_are_the_policys(scope: Scope, own: bool) -> None:
+    """A count that strangers share cannot follow the zone and the anchor of one of them."""
+    keys = {"k": KeyEntry("acme", account="group", anchor=date(2025, 1, 10), timezone="Asia/Tokyo")}
+    rules = policy(scoped(scope), keys=keys, timezone="Europe/Paris")
+    _, command = begun(rules, request(key="k"))
+    assert command.charges[0].windows is not None
+    tokyo, paris = 1_765_292_400, 1_767_222_000  # 10 December in Tokyo, 1 January in Paris
+    assert (
+        command.charges[0].windows[1]
+        == (paris if scope in (Scope.ROUTE, Scope.EVERYONE) else tokyo) * SECOND_US
+    )
+
+
+# What is charged for
+
+
+def test_the_rules_of_a_route_come_before_those_of_the_policy() -> None:
+    """Also those of what a refused request counts against."""
+    rules = policy(
+        rate(1),
+        charge=ChargeRules(on_deny=OnDeny.ALL),
+        routes=[route("/x", charge=ChargeRules(on_deny=OnDeny.SELF))],
+    )
+    found = [begun(rules, request(path, key="k"))[1].on_deny for path in ("/x", "/y")]
+    assert found == [OnDeny.SELF, OnDeny.ALL]
+
+
+def test_a_refused_request_can_count_against_rates(clock: Clock, store: MemoryStore) -> None:
+    """With `on_deny: all` knocking goes on costing; caps count only what is served."""
+    rules = policy(rate(1, burst=3), cap(1), charge=ChargeRules(on_deny=OnDeny.ALL))
+    for _ in range(5):
+        last = held(rules, request(key="k"), store)
+    assert [(each.remaining, each.used) for each in last.standings] == [(0, None), (0, 1)]
+
+
 # The resolver
 
 
@@ -282,6 +595,13 @@ def test_an_outage_of_the_resolver_refuses() -> None:
     assert (admission.reason, admission.caller) == ("the key cannot be checked at the moment", None)
 
 
+def test_a_key_that_has_ended_is_refused() -> None:
+    """Also where unknown keys are accepted: it is known, and no longer good."""
+    talk, _ = resolving(policy(rate(1), resolver=lambda key: None), request(key="k"))
+    admission = failed(talk, KeyEnded("the key was revoked"))
+    assert (admission.answer, admission.reason) == (Answer.UNIDENTIFIED, "the key was revoked")
+
+
 # The store's answers
 
 
@@ -291,7 +611,12 @@ def test_the_standings_are_what_is_left() -> None:
     talk, command = begun(rules, request(key="k"))
     midnight = NOW_US
     tally = Tally(
-        Verdict.ADMITTED, NOW_US + 7, (Reading(Span(NOW_US + 200_007, 0)), Reading(Span(midnight, 41)))
+        Verdict.ADMITTED,
+        NOW_US + 7,
+        (
+            Reading(Span(NOW_US + 200_007, 0)),
+            Reading(Span(midnight, 41), until_us=midnight + DAY_US, granted=1),
+        ),
     )
     admission = ended(talk, tally)
     assert [(each.remaining, each.reset_us, each.wait_us) for each in admission.standings] == [
@@ -320,7 +645,7 @@ def test_a_denial_names_what_had_no_room() -> None:
             Reading(Span(NOW_US + 500_000, 0), fits=False),
             Reading(Span(NOW_US, 3)),
             Reading(Span(NOW_US, 0)),
-            Reading(Span(NOW_US, 50), fits=False),
+            Reading(Span(NOW_US, 50), fits=False, until_us=NOW_US + 3_600 * SECOND_US),
         ),
     )
     admission = ended(talk, tally)
@@ -329,7 +654,7 @@ def test_a_denial_names_what_had_no_room() -> None:
     assert [each.wait_us for each in admission.standings] == [100_000, 0, 0, 3_600 * SECOND_US]
     assert [each.remaining for each in admission.standings] == [0, 97, 9, 0]
     assert admission.retry_after_us == 3_600 * SECOND_US
-    assert settlement(admission, RECEIPT) is None
+    assert settlement(rules, admission, RECEIPT) is None
 
 
 @pytest.mark.parametrize("limit", [rate(1, burst=4), cap(4, Period.DAY)])
@@ -374,11 +699,12 @@ def test_a_store_whose_clock_runs_away_is_left(verdict: Verdict) -> None:
 
 def test_an_outage_after_a_correction_keeps_the_corrected_time() -> None:
     """What is served then is booked in the window of the store's time, not of the wrong guess."""
-    talk, _ = begun(policy(cap(5, Period.HOUR, on=Failure.OPEN)), request(key="k"))
+    rules = policy(cap(5, Period.HOUR, on=Failure.OPEN))
+    talk, _ = begun(rules, request(key="k"))
     talk.send(Tally(Verdict.REFRESH, NOW_US + 9 * DAY_US))
     admission = failed(talk, StoreUnavailable("gone"))
     assert (admission.now_us, admission.windows) == (NOW_US + 9 * DAY_US, (NOW_US + 9 * DAY_US,))
-    settled = settlement(admission, RECEIPT)
+    settled = settlement(rules, admission, RECEIPT)
     assert settled is not None
     assert [each.window_us for each in settled.bookings] == [NOW_US + 9 * DAY_US]
 
@@ -417,7 +743,7 @@ def test_what_was_served_without_the_store_is_booked() -> None:
     """The whole of it, in the window that was current: a rate has none."""
     rules = policy(rate(5), cap(5, on=Failure.OPEN), rate(9, meter=EGRESS, name="egress"))
     talk, command = begun(rules, request(key="k"))
-    settled = settlement(failed(talk, StoreUnavailable("gone")), RECEIPT)
+    settled = settlement(rules, failed(talk, StoreUnavailable("gone")), RECEIPT)
     assert settled == Settle(
         RID,
         command.tag,
@@ -432,26 +758,43 @@ def test_what_was_served_without_the_store_is_booked() -> None:
 # Shadow mode
 
 
-def test_shadow_mode_serves_what_it_would_deny() -> None:
-    """It says what it would have done in the event, and books nothing, as nothing was charged."""
-    rules = policy(rate(1), cap(5, meter=TOKENS), mode=Mode.SHADOW)
-    talk, _ = begun(rules, request(key="k"))
-    readings = (Reading(Span(NOW_US + SECOND_US, 0), fits=False), Reading(Span(NOW_US, 3)))
-    admission = ended(talk, Tally(Verdict.DENIED, NOW_US, readings))
-    assert (admission.answer, admission.serves) == (Answer.ALLOWED, True)
-    assert settlement(admission, RECEIPT) is None
-    data = usage_event(rules, admission, "GET", RECEIPT).data
-    assert (data["limited_by"], data["shadow"]) == (["rate"], True)
-    _, late = amendment(rules, admission, RequestId("other"), NOW_US, {"tokens": 5})
-    assert late is None
+def test_what_is_in_shadow_refuses_nobody() -> None:
+    """It says what it would have done in the event, and is not in the fields; the others are as ever."""
+    strict = replace(rate(1), shadow=True)
+    rules = policy(strict, cap(5))
+    talk, command = begun(rules, request(key="k"))
+    assert [each.shadow for each in command.charges] == [True, False]
+    readings = (
+        Reading(Span(NOW_US + SECOND_US, 0), fits=False),
+        Reading(Span(NOW_US, 3), until_us=NOW_US + DAY_US, granted=1),
+    )
+    admission = ended(talk, Tally(Verdict.ADMITTED, NOW_US, readings))
+    assert (admission.answer, admission.denied_by, admission.retry_after_us) == (Answer.ALLOWED, (), None)
+    assert [each.line.limit.name for each in admission.would_deny] == ["rate"]
+    assert usage_event(rules, admission, "GET", RECEIPT).data["would_deny"] == ["rate"]
 
 
-def test_shadow_mode_serves_without_the_store() -> None:
+def test_a_limit_in_shadow_has_a_count_of_its_own() -> None:
+    """Enforcing it later begins with a fresh count, as what was refused in shadow was served."""
+    assert replace(cap(5), shadow=True).id != cap(5).id
+
+
+def test_shadow_says_nothing_of_overage_and_thresholds() -> None:
+    """What it counts beyond what is included is nobody's bill."""
+    quota = Cap(5, Period.MONTH, bills=True, warn=(4,))
+    talk, _ = begun(policy(replace(cap(5), quota=quota, shadow=True)), request(key="k"))
+    reading = Reading(Span(NOW_US, 6), until_us=NOW_US + DAY_US, granted=1, overage=1, warned=(0, 4))
+    admission = ended(talk, Tally(Verdict.ADMITTED, NOW_US, (reading,)))
+    assert (admission.overage, admission.reached) == ((), ())
+
+
+def test_shadow_serves_without_the_store() -> None:
     """A closed limit closes nothing there; what is served is booked when the store is back."""
-    talk, _ = begun(policy(cap(1), mode=Mode.SHADOW), request(key="k"))
+    rules = policy(replace(cap(1), shadow=True))
+    talk, _ = begun(rules, request(key="k"))
     admission = failed(talk, StoreUnavailable("gone"))
     assert admission.answer is Answer.ALLOWED
-    assert settlement(admission, RECEIPT) is not None
+    assert settlement(rules, admission, RECEIPT) is not None
 
 
 @pytest.mark.parametrize("asked", [request(), request(x_api_key=("a", "b")), request(key="unknown")])
@@ -475,7 +818,7 @@ def test_preflights_are_never_refused(mode: Mode, plan: str | None) -> None:
     rules = policy(cap(0), anonymous=plan, unknown=Unknown.REJECT, mode=mode)
     admission = undisturbed(rules, preflight())
     assert (admission.answer, admission.charges) == (Answer.ALLOWED, ())
-    assert settlement(admission, RECEIPT) is None
+    assert settlement(rules, admission, RECEIPT) is None
     assert usage_event(rules, admission, "OPTIONS", RECEIPT).data["requests"] == 0
 
 
@@ -498,151 +841,6 @@ def test_other_options_are_ordinary_requests() -> None:
     """OPTIONS without an origin and the asked method is limited like any request."""
     _, command = begun(policy(rate(1)), request(method="OPTIONS", origin="https://app.example"))
     assert len(command.charges) == 1
-
-
-# The end of an exchange
-
-
-def admission_on(rules: Policy, asked: Request) -> Admission:
-    """Give an admission by a store with room for everything."""
-    talk, command = begun(rules, asked)
-    return ended(talk, admitted(command))
-
-
-def test_the_settlement_tells_the_truth() -> None:
-    """Requests are booked as charged, bytes and reports as they turned out, each in its window."""
-    limits = [rate(10, meter=meter, name=meter.name) for meter in METERS]
-    rules = policy(*limits, cap(10**6, meter=EGRESS), routes=[route("/x", costs={"requests": 3})])
-    admission = admission_on(rules, request("/x", key="k"))
-    assert admission.caller is not None
-    settled = settlement(admission, RECEIPT)
-    assert settled is not None
-    assert (settled.rid, settled.tag) == (RID, admission.caller.tag)
-    assert [(each.actual, each.window_us) for each in settled.bookings] == [
-        (3, 0),
-        (700, 0),
-        (9_000, 0),
-        (812, 0),
-        (9_000, NOW_US),
-    ]
-    assert tuple(each.charge for each in settled.bookings) == admission.charges
-
-
-def test_a_request_that_outlives_its_rid_counts_once(clock: Clock) -> None:
-    """A stream of an hour is known to no store any more: its request is not booked again, its bytes are."""
-    rules = policy(cap(100), cap(10**6, meter=EGRESS))
-    store = MemoryStore(clock)
-    talk = admit(rules, request(key="k"), RID, clock())
-    command = next(talk)
-    assert isinstance(command, Admit)
-    admission = ended(talk, store.admit(command))
-    clock.move(3_600 * SECOND_US)
-    settled = settlement(admission, replace(RECEIPT, duration_us=3_600 * SECOND_US))
-    assert settled is not None
-    assert store.settle([settled]) == (Outcome.RECOVERED,)
-    readings = store.peek(command.tag, command.charges).readings
-    assert [each.state.part for each in readings] == [1, RECEIPT.response_bytes]
-
-
-def test_a_request_that_no_store_saw_is_booked_in_full_however_long_it_took() -> None:
-    """Served while the store was away, an hour long: the booking is of all of it."""
-    open_cap = cap(100, on=Failure.OPEN)
-    talk, _ = begun(policy(open_cap), request(key="k"))
-    admission = failed(talk, StoreUnavailable("gone"))
-    settled = settlement(admission, replace(RECEIPT, duration_us=3_600 * SECOND_US))
-    assert settled is not None
-    assert [(each.charge.take, each.actual) for each in settled.bookings] == [(1, 1)]
-
-
-def test_nothing_reported_is_none_used() -> None:
-    """A reported meter that the app said nothing of is booked as 0."""
-    admission = admission_on(policy(rate(9, meter=TOKENS)), request(key="k"))
-    assert used(admission.lines[0], replace(RECEIPT, reported={})) == 0
-
-
-def test_the_event_has_these_fields() -> None:
-    """Exactly these: what was used, where, by whom, under which policy."""
-    images = Meter("images", Count.REQUESTS)
-    keys = {"k": KeyEntry("acme", account="acme-group")}
-    rules = policy(
-        rate(10),
-        keys=keys,
-        meters=(*METERS, images),
-        routes=[route("/x", name="x.read", costs={"requests": 3})],
-    )
-    event = usage_event(rules, admission_on(rules, request("/x", key="k")), "POST", RECEIPT)
-    assert (event.id, event.source, event.subject) == (RID, "urn:meter-mw:orders-api", "acme")
-    assert event.time_us == NOW_US
-    assert event.data == {
-        "requests": 3,
-        "images": 1,
-        "request_bytes": 700,
-        "response_bytes": 9_000,
-        "tokens": 812,
-        "route": "x.read",
-        "method": "POST",
-        "status": 200,
-        "plan": "default",
-        "duration_us": 15,
-        "policy": "digest-of-the-policy",
-        "key": key_of("k"),
-        "account": "acme-group",
-    }
-
-
-def test_the_event_of_an_anonymous_request_names_no_key() -> None:
-    """Without a key and an account there are no such fields; without a route its name says so."""
-    rules = policy(rate(10))
-    data = usage_event(rules, admission_on(rules, request()), "GET", replace(RECEIPT, reported={})).data
-    used_up = {"requests", "request_bytes", "response_bytes"}
-    assert data.keys() == used_up | {"route", "method", "status", "plan", "duration_us", "policy"}
-    assert data["route"] == UNMATCHED
-
-
-def test_an_amendment_is_an_event_of_its_own() -> None:
-    """It has its own id, names the request that it amends, and counts nothing twice."""
-    keys = {"k": KeyEntry("acme", account="acme-group")}
-    rules = policy(rate(9, meter=TOKENS, name="tokens"), cap(99, meter=TOKENS), rate(10), keys=keys)
-    admission = admission_on(rules, request(key="k"))
-    other = RequestId("01900000-0000-7000-8000-000000000002")
-    event, settled = amendment(rules, admission, other, NOW_US + 5, {"tokens": 40})
-    assert (event.id, event.source, event.subject, event.time_us) == (other, rules.source, "acme", NOW_US + 5)
-    assert event.data == {
-        "requests": 0,
-        "request_bytes": 0,
-        "response_bytes": 0,
-        "tokens": 40,
-        "route": UNMATCHED,
-        "plan": "default",
-        "policy": "digest-of-the-policy",
-        "amends": RID,
-        "key": key_of("k"),
-        "account": "acme-group",
-    }
-    assert admission.caller is not None
-    bookings = (Booking(admission.charges[0], 40, 0), Booking(admission.charges[1], 40, NOW_US))
-    assert settled == Settle(other, admission.caller.tag, bookings)
-
-
-def test_an_amendment_that_no_limit_counts_books_nothing() -> None:
-    """Units of a meter without a limit are an event only."""
-    rules = policy(rate(10))
-    admission = admission_on(rules, request())
-    event, settled = amendment(rules, admission, RequestId("other"), NOW_US, {"tokens": 40})
-    assert settled is None
-    assert "key" not in event.data
-    assert "account" not in event.data
-
-
-def test_what_has_no_caller_is_not_counted() -> None:
-    """An exempt request has no event, no amendment and nothing to settle."""
-    rules = policy(rate(1), routes=[route("/health", exempt=True)])
-    admission = undisturbed(rules, request("/health"))
-    assert settlement(admission, RECEIPT) is None
-    with pytest.raises(ValueError, match="without a caller"):
-        usage_event(rules, admission, "GET", RECEIPT)
-    with pytest.raises(ValueError, match="without a caller"):
-        amendment(rules, admission, RID, NOW_US, {"tokens": 1})
 
 
 # With a store: what is promised is kept
@@ -690,12 +888,12 @@ def test_a_retry_after_the_wait_is_admitted(kind: str, cost: int, clock: Clock, 
 def test_a_retry_after_a_debt_is_admitted(kind: str, meter: Meter, clock: Clock, store: MemoryStore) -> None:
     """What was booked beyond a limit is waited for, and then the next request fits."""
     limit = replace(KINDS[kind](), meter=meter)
-    rules, asked = policy(limit), request(key="k")
+    rules, asked = policy(limit), request(key="k", transfer_encoding="chunked")
     first = held(rules, asked, store)
     assert first.serves
-    settled = settlement(first, Receipt(50, 50, {"tokens": 50}, 200, 1))
+    settled = settlement(rules, first, Receipt(50, 50, {"tokens": 50}, 200, 1))
     assert settled is not None
-    assert store.settle([settled]) == (Outcome.APPLIED,)
+    assert [each.outcome for each in store.settle([settled])] == [Outcome.APPLIED]
     denied = held(rules, asked, store)
     assert denied.answer is Answer.DENIED
     clock.move(seconds_of(denied.retry_after_us) * SECOND_US)
@@ -736,17 +934,18 @@ def test_a_denial_changes_nothing(clock: Clock, store: MemoryStore) -> None:
     assert [each.remaining for each in held(rules, asked, store).standings] == [0, 8]
 
 
-def test_shadow_mode_charges_only_what_it_would_have_served(clock: Clock, store: MemoryStore) -> None:
-    """Its count stands where it would if it had refused."""
-    rules = policy(rate(1, burst=2), cap(10), mode=Mode.SHADOW)
+def test_shadow_charges_only_what_it_would_have_served(clock: Clock, store: MemoryStore) -> None:
+    """Its counts stand where they would if it had refused."""
+    rules = policy(*(replace(each, shadow=True) for each in (rate(1, burst=2), cap(10))))
     asked = request(key="k")
     admissions = [held(rules, asked, store) for _ in range(6)]
     for admission in admissions:
-        settled = settlement(admission, RECEIPT)
-        assert (settled is None) is bool(admission.denied_by)
-        if settled is not None:
-            store.settle([settled])
-    assert [bool(each.denied_by) for each in admissions] == [False, False] + [True] * 4
+        settled = settlement(rules, admission, RECEIPT)
+        assert settled is not None
+        assert (settled.bookings == ()) is bool(admission.would_deny)
+        store.settle([settled])
+    assert all(each.serves for each in admissions)
+    assert [bool(each.would_deny) for each in admissions] == [False, False] + [True] * 4
     assert [each.remaining for each in held(rules, asked, store).standings] == [0, 8]
 
 
