@@ -36,7 +36,9 @@ def main() -> None:
         journal.main(5_000 if wanted.quick else 50_000)
         return
     if wanted.part == "features":
-        features.main(quick=wanted.quick)
+        tables = features.main(quick=wanted.quick)
+        print(tables)
+        _update(wanted.update, tables)
         return
     servers.leave_server_core()
     contenders = chosen(wanted.only)
@@ -51,8 +53,12 @@ def main() -> None:
         for section in _sections(contenders, chosen_settings, wanted, described):
             print(section, end="\n\n", flush=True)
             sections.append(section)
-    if wanted.update is not None:
-        wanted.update.write_text(replaced(wanted.update.read_text(), "\n\n".join(sections)))
+    _update(wanted.update, "\n\n".join(sections))
+
+
+def _update(document: Path | None, tables: str) -> None:
+    if document is not None:
+        document.write_text(replaced(document.read_text(), tables))
 
 
 def _sections(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis as redis_py
 
+from bench.machine import machine
 from bench.redis_server import running_redis
 from meter_mw.asgi import MeterMiddleware
 
@@ -185,12 +186,12 @@ def table(costs: dict[str, Cost]) -> str:
     return "\n".join(lines)
 
 
-def main(*, quick: bool) -> None:
-    """Measure every feature and print the table."""
+def main(*, quick: bool) -> str:
+    """Measure every feature and give the table."""
     rounds, requests = (1, 32) if quick else (9, 200)
     with (
         tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as place,
         running_redis(Path(place)) as redis,
     ):
         costs = asyncio.run(_measure(_apps(redis, Path(place)), redis, rounds, requests))
-    print(table(costs))
+    return f"{machine()}\n\n{table(costs)}"
