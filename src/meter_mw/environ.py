@@ -1,24 +1,50 @@
-"""What WSGI and Django share: the facts of a request (RFC 3875), and its body counted as it is read."""
+"""What WSGI and Django share: the facts of a request (RFC 3875), and bodies held to their limits."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+from typing import TYPE_CHECKING, Protocol
 
-from meter_mw.model import Request
+from meter_mw.model import Count, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
     from wsgiref.types import InputStream
 
+    from meter_mw.core import Admission
     from meter_mw.exchange import Exchange
+    from meter_mw.lasting import Room
+
+_STEP = 64 * 1024
+"""The bytes of an upload of unknown length that are read before it is asked whether they fit."""
+
+_FRAMED = ("HTTP/2", "HTTP/3")
+
+_PLAIN = frozenset({"content-type", "content-length"})
+"""Fields whose variables have no prefix; they may be there and empty (RFC 3875, section 4.1.2)."""
+
+
+class StreamCut(BrokenPipeError):
+    """The end of a response that a limit cuts: a server breaks it off, as if the client had left."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EPIPE, "a limit lets no more of this response pass")
+
+
+class UploadRefused(OSError):
+    """What reading a request body raises that its limit lets no further; the client is told why."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EDQUOT, "a limit lets no more of this upload pass")
 
 
 def facts(environ: Mapping[str, Any], method: str, path: str) -> Request:
     """Give the facts of a request; servers have joined the values of a field that came twice."""
 
     def field(name: str) -> list[str]:
-        value = environ.get("HTTP_" + name.upper().replace("-", "_"))
+        variable = name.upper().replace("-", "_")
+        value = (environ.get(variable) or None) if name in _PLAIN else environ.get("HTTP_" + variable)
         return [] if value is None else [value]
 
     return Request(
@@ -27,15 +53,48 @@ def facts(environ: Mapping[str, Any], method: str, path: str) -> Request:
         query=environ.get("QUERY_STRING", ""),
         field=field,
         peer=environ.get("REMOTE_ADDR") or None,
+        frames=environ.get("SERVER_PROTOCOL", "").startswith(_FRAMED),
     )
 
 
-class CountedInput:
-    """A request body under WSGI, counted as the app reads it, by whichever method the stream has."""
+def asked(exchange: Exchange, size: int) -> int | None:
+    """Give the bytes of response to ask the store for before `size` more pass; `None` where they may."""
+    total = exchange.response_bytes + exchange.clipped(size)
+    return total if total > exchange.response_room else None
 
-    def __init__(self, stream: InputStream, exchange: Exchange) -> None:
+
+def fitting(exchange: Exchange, chunk: bytes, room: Room, total: int) -> bytes:
+    """Give what may pass of a chunk with which the response would be `total` bytes, and note the cut."""
+    if room.passes >= total:
+        return chunk
+    exchange.stopped(room.denied_by)
+    return chunk[: max(0, room.passes - exchange.response_bytes)]
+
+
+class Limits(Protocol):
+    """Who is asked whether more of an upload fits: a meter."""
+
+    def top_up(self, exchange: Exchange, count: Count, total: int, *, refuses: bool = ...) -> Room:
+        """Have more held, if it fits."""
+
+    def refused(self, exchange: Exchange, room: Room) -> Admission:
+        """Refuse a request on its way."""
+
+
+class CountedInput:
+    """A request body under WSGI, counted as the app reads it, by whichever method the stream has.
+
+    What has been read and does not fit is not handed on: the read raises UploadRefused. `in_steps` says
+    that the length of the body is not known, so that however much is asked for at once, little is read
+    beyond what fits.
+    """
+
+    def __init__(self, stream: InputStream, exchange: Exchange, limits: Limits, *, in_steps: bool) -> None:
         self._stream = stream
         self._exchange = exchange
+        self._limits = limits
+        if in_steps:
+            self.read, self.readline, self.readlines = self._read, self._readline, self._readlines
 
     def __getattr__(self, name: str) -> object:
         found: Callable[..., object] = getattr(self._stream, name)
@@ -43,8 +102,9 @@ class CountedInput:
             return found
 
         def counted(*sizes: object) -> object:
+            self._go_on()
             taken = found(*sizes)
-            self._exchange.request_bytes += _size(taken)
+            self._count(_size(taken))
             return taken
 
         return counted
@@ -53,11 +113,56 @@ class CountedInput:
         return self
 
     def __next__(self) -> bytes:
-        line = self._stream.readline()
+        line = self._readline()
         if not line:
             raise StopIteration
-        self._exchange.request_bytes += len(line)
         return line
+
+    def _read(self, size: int | None = -1) -> bytes:
+        return self._stepped(self._stream.read, size, lambda _: False)
+
+    def _readline(self, size: int | None = -1) -> bytes:
+        return self._stepped(self._stream.readline, size, lambda piece: piece.endswith(b"\n"))
+
+    def _readlines(self, hint: int | None = -1) -> list[bytes]:
+        lines, size = [], 0
+        while line := self._readline():
+            lines.append(line)
+            size += len(line)
+            if hint is not None and 0 < hint <= size:
+                break
+        return lines
+
+    def _stepped(
+        self, read: Callable[[int], bytes], size: int | None, ends: Callable[[bytes], bool]
+    ) -> bytes:
+        """Read by steps; a piece that is shorter than asked for is the last, or all there is for now."""
+        wanted = None if size is None or size < 0 else size
+        pieces: list[bytes] = []
+        while wanted is None or wanted > 0:
+            self._go_on()
+            step = _STEP if wanted is None else min(wanted, _STEP)
+            piece = read(step)
+            self._count(len(piece))
+            pieces.append(piece)
+            if not piece or ends(piece) or (wanted is not None and len(piece) < step):
+                break
+            wanted = None if wanted is None else wanted - len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _go_on(self) -> None:
+        if self._exchange.refusal is not None:
+            raise UploadRefused
+
+    def _count(self, size: int) -> None:
+        exchange = self._exchange
+        exchange.request_bytes += size
+        total = exchange.request_bytes
+        if total > exchange.request_room:
+            room = self._limits.top_up(exchange, Count.REQUEST_BYTES, total, refuses=True)
+            if room.denied_by or room.unavailable:
+                self._limits.refused(exchange, room)
+                raise UploadRefused
 
 
 _READS = frozenset({"read", "read1", "readinto", "readinto1", "readline", "readlines"})

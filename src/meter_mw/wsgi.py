@@ -6,6 +6,8 @@ Rule 2: the event is in the journal before the last byte leaves: with the chunk 
 length, or when the iterable ends, which is before a server ends a body without one.
 Rule 3: a file wrapper is iterated like any other body. A server's own way around us (sendfile) would leave
 bytes uncounted when a client leaves, and an event unwritten when the process is killed.
+Rule 4: what a limit cuts ends in StreamCut, as if the client had left: the server closes the connection
+with the body unfinished. An upload that is refused on its way is answered by us, whatever the app says.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from typing import TYPE_CHECKING
 from werkzeug.datastructures import Headers
 
 from meter_mw.core import Answer
-from meter_mw.environ import CountedInput, facts
+from meter_mw.environ import CountedInput, StreamCut, UploadRefused, asked, facts, fitting
 from meter_mw.exchange import MARK, enter
+from meter_mw.lasting import UNBOUNDED
 from meter_mw.meter import Meter
+from meter_mw.model import Count
 from meter_mw.respond import exposed
 
 if TYPE_CHECKING:
@@ -27,13 +31,20 @@ if TYPE_CHECKING:
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from meter_mw.core import Admission
     from meter_mw.exchange import Exchange
     from meter_mw.policy.policy import Policy
     from meter_mw.respond import Body, Fields
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
-_REASONS = {400: "Bad Request", 401: "Unauthorized", 429: "Too Many Requests", 503: "Service Unavailable"}
+_REASONS = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    413: "Content Too Large",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
 
 _EXPOSING = "Access-Control-Expose-Headers"
 
@@ -63,13 +74,10 @@ class MeterMiddleware:
         request = facts(environ, environ["REQUEST_METHOD"], _path(environ))
         admission = self.meter.admit(request)
         if not admission.serves:
-            refusal, fields, body = self.meter.refuse(admission)
-            headers = Headers()
-            _add(fields, headers, environ)
-            start_response(f"{refusal.status} {_REASONS[refusal.status]}", headers.to_wsgi_list())
-            return [b"" if request.method == "HEAD" else body]
+            return [_refuse(self.meter, admission, environ, start_response)[1]]
         exchange = environ[MARK] = self.meter.exchange(admission, request.method)
-        return _Response(self.meter, exchange, environ, start_response).run(self.app)
+        response = _Response(self.meter, exchange, environ, start_response)
+        return response.run(self.app, declared=request.declared is not None)
 
 
 def _path(environ: WSGIEnvironment) -> str:
@@ -87,8 +95,22 @@ def _add(fields: Fields, headers: Headers, environ: WSGIEnvironment) -> None:
             headers.set(_EXPOSING, exposing)
 
 
+def _refuse(
+    meter: Meter, admission: Admission, environ: WSGIEnvironment, start_response: StartResponse
+) -> tuple[int, bytes]:
+    """Begin the answer to what is not served; give its status and its body."""
+    refusal, fields, body = meter.refuse(admission)
+    headers = Headers()
+    _add(fields, headers, environ)
+    start_response(f"{refusal.status} {_REASONS[refusal.status]}", headers.to_wsgi_list())
+    return refusal.status, b"" if environ["REQUEST_METHOD"] == "HEAD" else body
+
+
 class _Response:
-    """One exchange: counts the request body as it is read, and the response as it is handed on."""
+    """One exchange: counts the request body as it is read, and the response as it is handed on.
+
+    Where an upload may yet be refused, the head of the app's response is held back until its first chunk.
+    """
 
     def __init__(
         self, meter: Meter, exchange: Exchange, environ: WSGIEnvironment, start_response: StartResponse
@@ -97,52 +119,129 @@ class _Response:
         self._exchange = exchange
         self._environ = environ
         self._start_response = start_response
+        self._head: Callable[[], Callable[[bytes], object]] | None = None
+        self._write: Callable[[bytes], object] | None = None
+        self._holds_back = self._under_way = self._over = False
+        self.is_cut = False
 
-    def run(self, app: WSGIApplication) -> Iterable[bytes]:
-        exempt = self._exchange.admission.answer is Answer.EXEMPT
+    def run(self, app: WSGIApplication, *, declared: bool) -> Iterable[bytes]:
+        exchange = self._exchange
+        exempt = exchange.admission.answer is Answer.EXEMPT
         if not exempt:
-            self._environ["wsgi.input"] = CountedInput(self._environ["wsgi.input"], self._exchange)
-        self._outer = enter(self._exchange)
+            self._holds_back = not declared and exchange.request_room < UNBOUNDED
+            stream = self._environ["wsgi.input"]
+            self._environ["wsgi.input"] = CountedInput(
+                stream, exchange, self._meter, in_steps=self._holds_back
+            )
+        self._outer = enter(exchange)
+        strips = bool(self._meter.policy.told_by_header)
+        body: Iterable[bytes] = ()
         try:
-            body = app(self._environ, self._start_response if exempt else self.start)
-        except BaseException:
-            self.fail()
-            self.leave()
-            raise
-        return _SizedBody(body, self) if isinstance(body, Sized) else _Body(body, self)
+            body = app(self._environ, self._start_response if exempt and not strips else self.start)
+        except BaseException as failure:
+            if not (self.is_refused() and isinstance(failure, Exception)):
+                self.end(failure)
+                raise
+        sized = isinstance(body, Sized) and not self.is_refused()
+        return _SizedBody(body, self) if sized else _Body(body, self)
+
+    def is_refused(self) -> bool:
+        return self._exchange.refusal is not None
 
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
         exchange, head = self._exchange, Headers(headers)
-        exchange.begin(int(status[:3]), head.get("Content-Length"))
+        if not self.is_refused():
+            exchange.begin(int(status[:3]), head.get("Content-Length"))
+        for name in exchange.hear(head.getlist):
+            head.remove(name)
         _add(self._meter.responder.fields(exchange.admission), head, self._environ)
         # PEP 3333: exc_info is passed only when there is one; some servers take two arguments.
-        write = self._start_response(status, head.to_wsgi_list(), *([exc_info] if exc_info else []))
+        more = [exc_info] if exc_info else []
+        self._head = lambda: self._start_response(status, head.to_wsgi_list(), *more)
+        if not self._holds_back or self._under_way:
+            self._begin()
 
-        def counted(data: bytes) -> object:
-            self.passes(len(data))
-            return write(data)
+        def counted(data: bytes) -> None:
+            if self.is_refused() and not self._under_way:
+                raise UploadRefused
+            data = self.hand_on(data)
+            if self._write is not None:
+                self._write(data)
+            if self.is_cut:
+                raise StreamCut
 
         return counted
 
-    def passes(self, size: int) -> None:
-        self._exchange.passes(size)
-        if self._exchange.completes():
+    def _begin(self) -> None:
+        """Hand on the head, once it is there."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._write = head()
+
+    def go_on(self) -> None:
+        """Break off what is cut, or end what has been refused."""
+        if self.is_cut:
+            raise StreamCut
+        if self._over:
+            raise StopIteration
+
+    def hand_on(self, chunk: bytes, *, last: bool = False) -> bytes:
+        """Count a chunk that is about to leave, or so much of it as its limits let pass."""
+        exchange = self._exchange
+        self._under_way = True
+        self._begin()
+        total = asked(exchange, len(chunk))
+        if total is not None:
+            room = self._meter.top_up(exchange, Count.RESPONSE_BYTES, total)
+            self.is_cut = room.passes < total
+            chunk = fitting(exchange, chunk, room, total)
+        exchange.passes(len(chunk))
+        if last or self.is_cut or exchange.completes():
             self.finish()
+        return chunk
+
+    def refuse(self) -> bytes:
+        """Answer a refused upload in the app's place; a response that has begun is cut."""
+        self._over = True
+        admission = self._exchange.refusal
+        if self._under_way or admission is None:
+            self.is_cut = True
+            raise StreamCut
+        self._head = None
+        status, body = _refuse(self._meter, admission, self._environ, self._start_response)
+        self._exchange.status = status
+        self.finish()
+        return body
 
     def finish(self) -> None:
-        self._meter.finish(self._exchange)
+        """Close the count, with slots given back before the last byte leaves."""
+        settlement = self._meter.finish(self._exchange)
+        if settlement is not None:
+            self._meter.release(self._exchange, settlement)
 
-    def fail(self) -> None:
-        self._exchange.status = self._exchange.status or 500
-        self.finish()
+    def abandon(self) -> None:
+        """Close the count where nobody waits for more."""
+        settlement = self._meter.finish(self._exchange)
+        if settlement is not None:
+            self._meter.release_later(self._exchange, settlement)
+
+    def end(self, how: BaseException) -> None:
+        """Close the count at the end of the app's iterable, or where it failed."""
+        if isinstance(how, StopIteration):
+            self._begin()
+        else:
+            self._exchange.status = self._exchange.status or 500
+        if isinstance(how, Exception):  # the server has an answer to it, and the client reads that
+            self.finish()
+        self.leave()
 
     def resume(self) -> None:
         enter(self._exchange)
 
     def leave(self) -> None:
-        self.finish()
+        self.abandon()
         enter(self._outer)
 
 
@@ -155,18 +254,32 @@ class _Body(Iterator[bytes]):
         self._response = response
 
     def __next__(self) -> bytes:
-        self._response.resume()
+        response = self._response
+        response.resume()
         try:
+            response.go_on()
+            chunk = self._next()
+            return response.refuse() if chunk is None else self._hand_on(chunk)
+        except BaseException as end:
+            response.end(end)
+            raise
+
+    def _next(self) -> bytes | None:
+        """Give the app's next chunk; none where the upload turns out to be refused."""
+        try:
+            if self._response.is_refused():
+                return None
             if self._chunks is None:
                 self._chunks = iter(self._body)
             chunk = next(self._chunks)
-        except BaseException as end:
-            if not isinstance(end, StopIteration):
-                self._response.fail()
-            self._response.leave()
-            raise
-        self._response.passes(len(chunk))
-        return chunk
+        except Exception:
+            if not self._response.is_refused():
+                raise
+            return None
+        return None if self._response.is_refused() else chunk
+
+    def _hand_on(self, chunk: bytes) -> bytes:
+        return self._response.hand_on(chunk)
 
     def close(self) -> None:
         """Close the app's iterable; whatever that raises, the exchange is finished."""
@@ -187,4 +300,8 @@ class _SizedBody(_Body):
         self._length = len(body) if isinstance(body, Sized) else 0
 
     def __len__(self) -> int:
-        return self._length
+        # What is cut must not be taken for the whole.
+        return self._length + self._response.is_cut
+
+    def _hand_on(self, chunk: bytes) -> bytes:
+        return self._response.hand_on(chunk, last=self._length == 1)
