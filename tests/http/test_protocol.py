@@ -383,7 +383,7 @@ async def _converse(app: ASGIApp, incoming: list[Message], **changes: object) ->
 
 
 def test_a_websocket_is_one_request(edge_policy: EdgePolicy) -> None:
-    """It is counted when it is accepted, with its fields; its messages pass untouched."""
+    """It is counted when it ends, with its bytes both ways; its messages pass untouched."""
     text: Message = {"type": "websocket.send", "text": "HELLO"}
 
     async def talking(scope: Scope, receive: Receive, send: Send) -> None:
@@ -399,7 +399,7 @@ def test_a_websocket_is_one_request(edge_policy: EdgePolicy) -> None:
     assert sent[0]["headers"][0] == (b"x-own", b"1")
     assert (b"ratelimit", b'"tight";r=1;t=1') in sent[0]["headers"]
     assert sent[1] is text
-    assert recorded(edge_policy, app) == [(101, 0, 0)]
+    assert recorded(edge_policy, app) == [(101, 5, 5)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,185 @@
+"""One HTTP exchange of an ASGI app: counts what passes, and lets no more of it pass than its limits do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import MutableHeaders
+
+from meter_mw.asgi.answers import answer, dress, is_http1
+from meter_mw.asgi.bodies import BODIES, first_of, size_of
+from meter_mw.asgi.inbox import Inbox
+from meter_mw.asgi.passing import Stopped, abandon, conclude, wanting
+from meter_mw.model import Count
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from meter_mw.core import Admission
+    from meter_mw.exchange import Exchange
+    from meter_mw.lasting import Room
+    from meter_mw.meter import Meter
+
+_log = logging.getLogger(__name__)
+
+_LISTEN_EVERY = 1 << 16
+"""Bytes of a stream after which the event loop gets a turn.
+
+An app that never waits would not let it hear of a client that left, and the server take the rest.
+"""
+
+
+class HttpExchange:
+    """Stands between the app and the server for one request.
+
+    An upload that does not fit is not read on: the app hears that its client has left, and whatever it
+    answers, the client gets the refusal. A response that is cut ends without its last message, which servers
+    make a broken transfer of.
+    """
+
+    def __init__(self, meter: Meter, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        self._meter = meter
+        self._exchange = exchange
+        self._scope = scope
+        self._inbox = Inbox(receive)
+        self._send = send
+        self._unheard = 0
+        self._refused: Admission | None = None
+        self._has_rest = False
+        self._is_cut = False
+
+    async def run(self, app: ASGIApp) -> None:
+        """Serve the request; what an app raises as it was stopped is not the server's to hear."""
+        try:
+            await app(self._scope, self.receive, self.send)
+            if self._refused is not None:
+                await self._answer()
+            self._end(500)
+        except Exception:
+            if not self._is_stopped:
+                self._end(500)
+                raise
+            _log.debug("an app failed when a limit stopped it", exc_info=True)
+            await self._answer()
+        finally:
+            self._inbox.close()
+            self._end(0)
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._is_cut or self._refused is not None
+
+    def _end(self, unanswered: int) -> None:
+        """Close the count; without a response, the status is what servers answer to a client that stayed."""
+        exchange = self._exchange
+        exchange.status = exchange.status or (0 if self._inbox.gone else unanswered)
+        abandon(self._meter, exchange)
+
+    async def receive(self) -> Message:
+        """Give the app its next message, if that fits."""
+        if self._is_stopped:
+            return _gone()
+        message = await self._inbox.take()
+        exchange, size = self._exchange, len(message.get("body", b""))
+        if exchange.request_bytes + size > exchange.request_room:
+            try:
+                room = await wanting(self._meter, exchange, Count.REQUEST_BYTES, size, refuses=True)
+            except BaseException:
+                self._inbox.put_back(message)
+                raise
+            if room is not None:
+                await self._stop_reading(room, message)
+                return _gone()
+        exchange.request_bytes += size
+        return message
+
+    async def _stop_reading(self, room: Room, unread: Message) -> None:
+        """Hand no more of the body to the app; a response that has begun breaks off."""
+        if self._exchange.status:
+            await self._break_off(room)
+            return
+        self._refused = self._meter.refused(self._exchange, room)
+        self._has_rest = bool(unread.get("more_body", False))
+
+    async def _answer(self) -> None:
+        """Send the refusal of an upload that did not fit, unless that is done."""
+        exchange = self._exchange
+        if self._refused is None or exchange.status:
+            return
+        refusal, fields, body = self._meter.refuse(self._refused)
+        if self._has_rest and is_http1(self._scope):
+            fields = (*fields, ("Connection", "close"))
+        exchange.status = refusal.status
+        await conclude(self._meter, exchange)
+        await answer(refusal.status, fields, body, self._scope, self._send)
+
+    async def send(self, message: Message) -> None:
+        """Hand a message of the app to the server, if it fits."""
+        if self._is_stopped:
+            await self._swallow(message)
+            return
+        if message["type"] == "http.response.start":
+            message = await self._begin(message)
+        elif message["type"] in BODIES:
+            await self._pass(message)
+        await self._send(message)
+        if self._unheard >= _LISTEN_EVERY:
+            self._unheard = 0
+            await asyncio.sleep(0)
+
+    async def _swallow(self, message: Message) -> None:
+        """Let an app that was refused say its last to nobody; end its streams."""
+        await self._answer()
+        if self._is_cut or message.get("more_body", False):
+            raise Stopped("a limit has ended this exchange")
+
+    async def _begin(self, message: Message) -> Message:
+        exchange = self._exchange
+        headers = MutableHeaders(raw=list(message.get("headers", ())))
+        exchange.begin(message["status"], headers.get("content-length"))
+        dress(self._meter, exchange, headers, self._scope)
+        if exchange.completes():
+            await conclude(self._meter, exchange)
+        return {**message, "headers": headers.raw}
+
+    async def _pass(self, message: Message) -> None:
+        """Count what a message carries, or break off where it does not fit."""
+        exchange, size = self._exchange, size_of(message)
+        if not self._inbox.gone:
+            counted = exchange.clipped(size)
+            if exchange.response_bytes + counted > exchange.response_room:
+                room = await wanting(self._meter, exchange, Count.RESPONSE_BYTES, counted)
+                if room is not None:
+                    await self._cut(room, message, counted)
+                    raise Stopped("a limit has ended this response")
+            exchange.response_bytes += counted
+        if exchange.completes() or not message.get("more_body", False):
+            await conclude(self._meter, exchange)
+        else:
+            self._unheard += size
+            self._inbox.watch()
+
+    async def _cut(self, room: Room, message: Message, counted: int) -> None:
+        """Break off within a message: what was granted of it still passes."""
+        exchange = self._exchange
+        granted = max(room.passes, exchange.response_room) - exchange.response_bytes
+        left = max(0, min(granted, counted))
+        exchange.response_bytes += left
+        await self._break_off(room)
+        async with aclosing(first_of(message, left)) as parts:
+            async for part in parts:
+                await self._send(part)
+
+    async def _break_off(self, room: Room) -> None:
+        """Let nothing more pass of a response that has begun."""
+        self._is_cut = True
+        self._exchange.stopped(room.denied_by)
+        await conclude(self._meter, self._exchange)
+
+
+def _gone() -> Message:
+    """Give what an app hears when a limit has ended its exchange: its client can be told no more."""
+    return {"type": "http.disconnect"}
