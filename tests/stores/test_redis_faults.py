@@ -174,7 +174,8 @@ def used(url: str) -> int:
 def cancel(url: str, *commands: Admit) -> list[Outcome]:
     """Cancel what ended unknown, as every caller does."""
     with contextlib.closing(open_store(url)) as store:
-        return list(store.settle([Cancel(each.rid, each.tag) for each in commands]))
+        closings = [Cancel(each.rid, each.tag, each.charges) for each in commands]
+        return [each.outcome for each in store.settle(closings)]
 
 
 def is_outage(answer: object) -> bool:
@@ -442,8 +443,8 @@ def test_script_flushed_before_a_batch(redis_server, redis_url) -> None:
             store.admit(each, patience_us=2_000_000)
         client.script_flush()
         client.config_resetstat()
-        outcomes = store.settle([Cancel(each.rid, each.tag) for each in asked])
-        assert list(outcomes) == [Outcome.APPLIED] * 150
+        closings = [Cancel(each.rid, each.tag, each.charges) for each in asked]
+        assert [each.outcome for each in store.settle(closings)] == [Outcome.APPLIED] * 150
         assert client.info("commandstats")["cmdstat_eval"]["calls"] == 1
         assert used(redis_url) == 0
 

@@ -251,7 +251,7 @@ def test_cancelled_callers_leave_one_connection(proxy, redis_url) -> None:
     assert len(unknown) > 100
     assert proxy.connections == 1
     with contextlib.closing(open_store(redis_url)) as store:
-        store.settle([Cancel(each.rid, each.tag) for each in unknown])
+        store.settle([Cancel(each.rid, each.tag, each.charges) for each in unknown])
     assert used(redis_url) == served
 
 
@@ -363,7 +363,7 @@ def test_frozen_redis_is_bounded_and_heals(start_redis) -> None:
         with server.client() as client:
             assert client.info("stats")["total_connections_received"] - before < 12
         with contextlib.closing(open_store(server.url)) as behind:
-            behind.settle([Cancel(each.rid, each.tag) for each in frozen])
+            behind.settle([Cancel(each.rid, each.tag, each.charges) for each in frozen])
         assert used(server.url) == 51
         await store.aclose()
 

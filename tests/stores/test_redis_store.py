@@ -12,10 +12,11 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from meter_mw.model import LARGEST_COST
 from meter_mw.periods import Period
-from meter_mw.quota import HORIZON_US, RATE_ID, Cap, Rate
+from meter_mw.quota import HORIZON_US, LETTERS, Cap, Rate, Slots
 from meter_mw.rids import new_rid
 from meter_mw.stores.aredis_store import open_async_store
 from meter_mw.stores.memory import system_clock_us
@@ -29,7 +30,7 @@ from meter_mw.stores.port import (
     StoreUnavailable,
     Verdict,
 )
-from meter_mw.stores.redis_protocol import SCRIPT, GarbledReply, outcome, tally
+from meter_mw.stores.redis_protocol import SCRIPT, GarbledReply, closed, tally
 from meter_mw.stores.redis_store import RedisStore, open_store
 from meter_mw.testing.stores import Bench, Clock
 from support.servers import on_every_redis
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SECOND = 1_000_000
+LEASE_US = 30 * SECOND
 ONE = Charge("r:one", Rate(10, SECOND, 5), 1, 1)
 
 
@@ -103,9 +105,9 @@ def test_hundred_closings_are_one_round_trip(redis_server, at) -> None:
     at.send(asked[0])
     with redis_server.client() as client:
         before = client.info("stats")["total_commands_processed"]
-        assert len(at.store.settle([Cancel(each.rid, each.tag) for each in asked])) == 100
+        assert len(at.store.settle([Cancel(each.rid, each.tag, each.charges) for each in asked])) == 100
         client.config_resetstat()
-        at.store.settle([Cancel(each.rid, each.tag) for each in asked])
+        at.store.settle([Cancel(each.rid, each.tag, each.charges) for each in asked])
         assert calls(client)["evalsha"] == 100
         assert before > 0
 
@@ -119,21 +121,45 @@ def test_no_float_reaches_redis(redis_server, at) -> None:
     assert not re.search(r"[^0-9]\d+\.\d+[^0-9.]", SCRIPT.replace("'%.0f", ""))
 
 
-@pytest.mark.parametrize(
-    "argument", ["-1", "1.5", "1e300", "nan", "inf", "-inf", "", "x", "9007199254740994"]
-)
+WINDOWS = ("0", str(10**15), str(2 * 10**15), str(3 * 10**15))
+DECIDED = {
+    "cap": ("1", "c", "", "1", "1", "5", *WINDOWS, "5", "3 4"),
+    "held cap": ("1", "c", "h", "1", "9", "5", *WINDOWS, "", ""),
+    "slots": ("1", "s", "h", "1", "1", "5", "0", "0", "0", "0", "", ""),
+    "rate": ("1", "r", "", "1", "0", "1", "0", "5", "0", "1", "0", "0"),
+    "held rate": ("1", "r", "h", "1", "0", "1", "0", "5", "0", "1", "0", "0"),
+}
+BOOKED = {
+    "cap": ("1", "c", "1", "0", str(10**15), "5", "3 4"),
+    "rate": ("1", "r", "1", "5", "0", "0", "0"),
+}
+
+
+def orders() -> list[tuple[list[str], int]]:
+    """Every order that the script takes, with each place of it that is a number."""
+    head = ("1000", "0" * 16, "1000", "60000000", "none", "")
+    found = []
+    for verb, charges in (("admit", DECIDED), ("topup", DECIDED), ("peek", DECIDED), ("settle", BOOKED)):
+        for charge in charges.values():
+            terms = [verb, *(head if verb in ("admit", "topup") else head[:2])]
+            numbers = [1, *((3, 4) if len(terms) > 3 else ()), len(terms)]
+            unread = {"s": (6, 7, 8, 9), "r": (5, 6) if verb == "settle" else (10, 11)}.get(charge[1], ())
+            places = (at for at, each in enumerate(charge) if each.isdigit() and at not in unread and at)
+            numbers += [len(terms) + at for at in places]
+            found += [([*terms, *charge], place) for place in numbers]
+    return found
+
+
+@pytest.mark.parametrize("argument", ["-1", "1.5", "1e300", "nan", "inf", "-inf", "x", "9007199254740994"])
 @on_every_redis
 def test_arguments_are_checked_before_anything_is_written(redis_server, redis_url, argument) -> None:
     """A number that is none is refused in every place, and leaves no key behind."""
-    cap = [b"c", "1", "1", "5", "0", str(10**15), str(2 * 10**15), str(3 * 10**15)]
-    rate = [b"r", "1", "0", "1", "0", "5", "0", "1"]
     with redis_server.client() as client:
-        for charge in (cap, rate):
-            for place in range(1, 8):
-                arguments = [b"admit", b"1000", b"0" * 16, b"1000", *charge]
-                arguments[4 + place] = argument
-                with pytest.raises(Exception, match="not a whole number"):
-                    client.eval(SCRIPT, 2, "mw:{x}", "mw:{x}:0", *arguments)
+        for order, place in orders():
+            told = [*order[:place], argument, *order[place + 1 :]]
+            keys = ("mw:{x}", "mw:{x}:h", "mw:{x}:0")[: 2 if order[0] == "peek" else 3]
+            with pytest.raises(redis.ResponseError, match="not a whole number"):
+                client.eval(SCRIPT, len(keys), *keys, *told)
         assert client.dbsize() == 0
 
 
@@ -147,11 +173,14 @@ def test_garbled_replies() -> None:
         [b"maybe", b"1"],
         [b"admitted", b"1", b"1 2"],
         [b"x", 1, 2],
+        [b"applied", b"1"],
+        [b"applied", b"1", b"0 1"],
+        [b"applied", b"1", None],
     ):
         with pytest.raises(GarbledReply):
             tally(reply)
         with pytest.raises(StoreUnavailable):
-            outcome(reply)
+            closed(reply)
 
 
 # What is kept
@@ -187,6 +216,32 @@ def test_refusals_leave_every_byte(redis_server, at) -> None:
 
 
 @on_every_redis
+def test_refusals_of_holds_leave_every_byte(redis_server, at) -> None:
+    """Nor do those who ask for what is held: only what is taken, or comes back, is written."""
+    held = at.charge("s", Slots(1)), at.charge("c", Cap(5, Period.MONTH), 5, held=True)
+    admitted, void = at.command(*held), at.command(*held)
+    at.cancel(void)
+    at.send(admitted)
+    at.clock.move(5)
+    with redis_server.client() as client:
+        before = state(client)
+        assert sorted(key.rpartition(b"}")[2][:2] for key in before) == [b"", b":2", b":h"]
+        at.admit(*held)
+        at.peek(*held)
+        at.send(admitted)
+        at.send(void)
+        at.top_up(void, *held)
+        at.top_up(admitted, at.charge("c", Cap(5, Period.MONTH), 6, held=True))
+        at.send(at.command(*held, after=at.command()))
+        assert state(client) == before
+        at.clock.move(LEASE_US)
+        at.peek(*held)
+        assert state(client) == before
+        assert at.admit(at.charge("c", Cap(5, Period.MONTH), 6)).verdict is Verdict.DENIED
+        assert sorted(key.rpartition(b"}")[2][:2] for key in state(client)) == [b"", b":2"]
+
+
+@on_every_redis
 def test_clock_that_went_back_is_kept_even_by_a_denial(redis_server, at) -> None:
     """A denial after the clock went back writes the arrivals that went back with it."""
     full = at.charge("a", Rate(10, SECOND, 5), 5)
@@ -215,8 +270,28 @@ def test_every_key_ends(redis_server, at) -> None:
             ttl = client.pttl(f"mw:{{{at.tag}}}")
             assert 0 <= (until + KEPT_US - at.clock()) / 1000 - ttl < 2000
             at.cancel(asked)
+            assert not client.exists(f"mw:{{{at.tag}}}:h")
             for key in client.scan_iter("mw:*:*"):
                 assert client.pttl(key) > REMEMBERED_US / 1000 + 59_000
+
+
+@on_every_redis
+def test_holds_live_as_long_as_their_holder(redis_server, at) -> None:
+    """The hash of what is held outlives its longest lease by a minute, and is gone with its last hold."""
+    slot = at.charge("s", Slots(9))
+    first, last = at.command(slot), at.command(slot, lease_us=600 * SECOND)
+    with redis_server.client() as client:
+        for each in (first, last, at.command(slot)):
+            at.send(each)
+        names = f"mw:{{{at.tag}}}", f"mw:{{{at.tag}}}:h"
+        for name in names:
+            assert 0 <= (600 * SECOND + KEPT_US) / 1000 - client.pttl(name) < 2000
+        assert client.hlen(names[1]) == 3
+        at.clock.move(LEASE_US)
+        at.cancel(first)
+        assert client.hlen(names[1]) == 1
+        at.cancel(last)
+        assert not client.exists(names[1])
 
 
 def test_time_is_the_servers(redis_url) -> None:
@@ -248,13 +323,13 @@ def test_the_script_has_the_models_numbers() -> None:
     """What the script and Python both know, they know alike."""
     numbers = dict(re.findall(r"^local (\w+) = '?(\d+)'?", SCRIPT, re.MULTILINE))
     assert {name: int(value) for name, value in numbers.items()} == {
-        "RATE": ord(RATE_ID),
         "LARGEST_COST": LARGEST_COST,
         "HORIZON": HORIZON_US,
         "KEPT": KEPT_US,
         "REMEMBERED": REMEMBERED_US // 1000 + 60_000,
-        "FIRST": 5,
     }
+    (letters,) = re.findall(r"^local RATE, CAP, SLOTS = (\d+), (\d+), (\d+)", SCRIPT, re.MULTILINE)
+    assert [chr(int(each)) for each in letters] == [LETTERS[each] for each in (Rate, Cap, Slots)]
 
 
 # Processes, threads and loops
@@ -400,7 +475,6 @@ def test_unix_sockets(redis_server, redis_url, scheme) -> None:
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("redis+cluster://h:1", "redis[+]cluster:// is not supported yet"),
         ("redis+sentinel://h:1/m", "redis[+]sentinel:// is not supported yet"),
         ("http://h", "a store is redis"),
         ("memory", "a store is redis"),

@@ -16,7 +16,7 @@ import pytest
 from meter_mw.model import RequestId
 from meter_mw.stores import settler as module
 from meter_mw.stores.memory import MemoryStore
-from meter_mw.stores.port import Cancel, Closing, Outcome, StoreUnavailable
+from meter_mw.stores.port import Cancel, Closed, Closing, Outcome, StoreUnavailable
 from meter_mw.stores.settler import BATCH, DirectSettler, Settler
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ScriptedStore(MemoryStore):
         self.gate.set()
         self.entered = threading.Event()
 
-    def settle(self, closings: Sequence[Closing]) -> Sequence[Outcome]:
+    def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
         """Take one batch, or fail as the script says next."""
         self.entered.set()
         assert self.gate.wait(LONG)
@@ -50,7 +50,7 @@ class ScriptedStore(MemoryStore):
         if self.refused in rids:
             raise StoreUnavailable("that one is refused")
         self.settled += rids
-        return tuple(Outcome.APPLIED for _ in closings)
+        return tuple(Closed(Outcome.APPLIED) for _ in closings)
 
 
 def closing(number: int) -> Cancel:
@@ -146,9 +146,9 @@ def test_a_repeat_is_harmless(settler: Settler, store: ScriptedStore) -> None:
     """A store that acted and then seemed to fail is told again, by the same rid."""
     told: list[str] = []
 
-    def settle(closings: Sequence[Closing]) -> Sequence[Outcome]:
+    def settle(closings: Sequence[Closing]) -> Sequence[Closed]:
         outcomes = MemoryStore.settle(store, closings)
-        told.extend(outcome.value for outcome in outcomes)
+        told.extend(each.outcome.value for each in outcomes)
         if len(told) == 1:
             raise StoreUnavailable("the answer was lost")
         return outcomes
