@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from meter_mw.stores.cluster_map import is_cluster, read_cluster_url
 from meter_mw.stores.port import PATIENCE_US
 from meter_mw.stores.redis_link import Address, StoreClock, converse, read_url
 from meter_mw.stores.redis_pipe import Line
@@ -14,12 +15,19 @@ from meter_mw.stores.redis_protocol import admit_call, closed, closing_call, pee
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from meter_mw.stores.cluster_astore import AsyncClusterStore
     from meter_mw.stores.port import Admit, Charge, Closed, Closing, Tally, TopUp
     from meter_mw.stores.redis_protocol import Call
 
 
-def open_async_store(url: str, *, clock: Callable[[], int] | None = None) -> AsyncRedisStore:
+def open_async_store(
+    url: str, *, clock: Callable[[], int] | None = None
+) -> AsyncRedisStore | AsyncClusterStore:
     """Open a store by URL: see `open_store`; no loop need run yet."""
+    if is_cluster(url):
+        from meter_mw.stores.cluster_astore import AsyncClusterStore  # noqa: PLC0415 - it is made of these
+
+        return AsyncClusterStore(read_cluster_url(url), clock=clock)
     return AsyncRedisStore(read_url(url), clock=clock)
 
 
@@ -65,9 +73,11 @@ class AsyncRedisStore:
             self._store_clock.learn(now_us, sent_us)
         return [answer for answer, _ in answers]
 
-    async def ask(self, calls: Sequence[Call], *, patience_us: int) -> list[object]:
-        """Have other commands answered in one round trip, or raise StoreUnavailable."""
-        return await self._ask(calls, patience_us, urgent=True)
+    async def ask(
+        self, calls: Sequence[Call], *, patience_us: int, urgent: bool = True, redirects: bool = False
+    ) -> list[object]:
+        """Have other commands answered in one round trip, or raise StoreUnavailable; see `converse`."""
+        return await self._ask(calls, patience_us, urgent=urgent, redirects=redirects)
 
     async def _read(self, call: Call, patience_us: int, *, urgent: bool) -> Tally:
         sent_us = self._store_clock.local()
@@ -76,9 +86,11 @@ class AsyncRedisStore:
         self._store_clock.learn(answer.now_us, sent_us)
         return answer
 
-    async def _ask(self, calls: Sequence[Call], patience_us: int, *, urgent: bool) -> list[object]:
+    async def _ask(
+        self, calls: Sequence[Call], patience_us: int, *, urgent: bool, redirects: bool = False
+    ) -> list[object]:
         line = self._line()
-        talk = converse(calls, self._address.place, line.breaker, urgent=urgent)
+        talk = converse(calls, self._address.place, line.breaker, urgent=urgent, redirects=redirects)
         return await line.hold(talk, patience_us)
 
     def _time(self) -> str:

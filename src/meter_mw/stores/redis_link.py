@@ -47,10 +47,18 @@ BATCH = 100
 FAILURES = (redis_errors.RedisError, OSError)
 """What a round trip may end in, timeouts included."""
 
+REDIRECTIONS = (
+    redis_errors.MovedError,
+    redis_errors.AskError,
+    redis_errors.TryAgainError,
+    redis_errors.ClusterDownError,
+)
+"""What the node of a cluster replies where it has not got what is asked."""
+
 _RESENDS = 2
 _MOST_TRIPS = 8
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss", "redis+unix": "unix"}
-_NOT_YET = ("redis+cluster", "redis+sentinel")
+_NOT_YET = ("redis+sentinel",)
 _OURS = {"retry_on_timeout", "retry_on_error", "retry", "socket_timeout", "socket_connect_timeout", "timeout"}
 _OURS |= {"health_check_interval", "protocol", "legacy_responses", "decode_responses", "max_connections"}
 
@@ -253,14 +261,22 @@ Talk: TypeAlias = Generator[Trip, "Sequence[object] | Exception", list[object]]
 """Yields round trips; is sent the replies, error replies among them, or the exception that came instead."""
 
 
-def converse(calls: Sequence[Call], place: str, breaker: Breaker, *, urgent: bool) -> Talk:
-    """Have all of `calls` answered, or raise StoreUnavailable; `urgent` ones fail at an open breaker."""
+def converse(
+    calls: Sequence[Call], place: str, breaker: Breaker, *, urgent: bool, redirects: bool = False
+) -> Talk:
+    """Have all of `calls` answered, or raise StoreUnavailable; `urgent` ones fail at an open breaker.
+
+    With `redirects`, those of a cluster's node are replies like any other.
+    """
     leave = breaker.enter() or (None if urgent else Leave.FREELY)
     if leave is None:
         raise StoreUnavailable(f"redis at {place} has stopped answering, and is given a moment")
     told = False
     try:
         replies, failure = yield from _trips(calls)
+        if redirects and isinstance(failure, REDIRECTIONS):
+            others = (each for each in replies if not isinstance(each, REDIRECTIONS))
+            failure = next((each for each in others if isinstance(each, Exception)), None)
         told = not isinstance(failure, Crowded)
         if _is_silence(failure):
             breaker.silent(leave)

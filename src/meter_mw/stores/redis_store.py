@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from redis.connection import AbstractConnection, Connection, UnixDomainSocketConnection
 from redis.exceptions import ResponseError
 
+from meter_mw.stores.cluster_map import is_cluster, read_cluster_url
 from meter_mw.stores.port import PATIENCE_US
 from meter_mw.stores.redis_link import (
     BATCH,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
+    from meter_mw.stores.cluster_store import ClusterStore
     from meter_mw.stores.port import Admit, Charge, Closed, Closing, Tally, TopUp
     from meter_mw.stores.redis_link import Talk, Trip
     from meter_mw.stores.redis_protocol import Call
@@ -37,11 +39,16 @@ if TYPE_CHECKING:
 
 def open_store(
     url: str, *, connections: int | None = None, clock: Callable[[], int] | None = None
-) -> RedisStore:
+) -> RedisStore | ClusterStore:
     """Open a store by URL: redis, rediss, valkey, valkeys, unix or redis+unix; nothing is connected yet.
 
-    `clock` replaces the server's time, for tests.
+    Those of a cluster are redis+cluster, rediss+cluster, valkey+cluster and valkeys+cluster. `clock` replaces
+    the server's time, for tests.
     """
+    if is_cluster(url):
+        from meter_mw.stores.cluster_store import ClusterStore  # noqa: PLC0415 - it is made of these stores
+
+        return ClusterStore(read_cluster_url(url, connections), clock=clock)
     return RedisStore(read_url(url, connections), clock=clock)
 
 
@@ -84,9 +91,11 @@ class RedisStore:
             self._store_clock.learn(now_us, sent_us)
         return answers
 
-    def ask(self, calls: Sequence[Call], *, patience_us: int) -> list[object]:
-        """Have other commands answered in one round trip, or raise StoreUnavailable."""
-        return self._ask(calls, patience_us, urgent=True)
+    def ask(
+        self, calls: Sequence[Call], *, patience_us: int, urgent: bool = True, redirects: bool = False
+    ) -> list[object]:
+        """Have other commands answered in one round trip, or raise StoreUnavailable; see `converse`."""
+        return self._ask(calls, patience_us, urgent=urgent, redirects=redirects)
 
     def _read(self, call: Call, patience_us: int, *, urgent: bool) -> Tally:
         sent_us = self._store_clock.local()
@@ -95,10 +104,13 @@ class RedisStore:
         self._store_clock.learn(answer.now_us, sent_us)
         return answer
 
-    def _ask(self, calls: Sequence[Call], patience_us: int, *, urgent: bool) -> list[object]:
+    def _ask(
+        self, calls: Sequence[Call], patience_us: int, *, urgent: bool, redirects: bool = False
+    ) -> list[object]:
         deadline = time.monotonic() + patience_us / 1_000_000
         pool = self._pool()
-        return _hold(converse(calls, self._address.place, pool.breaker, urgent=urgent), pool, deadline)
+        talk = converse(calls, self._address.place, pool.breaker, urgent=urgent, redirects=redirects)
+        return _hold(talk, pool, deadline)
 
     def _time(self) -> str:
         return "" if self._clock is None else str(self._clock())
