@@ -328,6 +328,27 @@ def test_a_declared_upload_needs_all_of_it(clock: Clock, store: MemoryStore) -> 
     assert held(rules, upload(400), store).serves
 
 
+@pytest.mark.parametrize("length", ["9" * 20, "9" * 5_000, str(2**52 + 1)])
+@pytest.mark.parametrize("limit", [cap(5, meter=INGRESS), rate(5, meter=INGRESS)])
+def test_a_length_that_no_number_holds_is_refused_for_good(
+    limit: Limit, length: str, store: MemoryStore
+) -> None:
+    """It is more than anyone may send, and no fault of ours."""
+    denied = held(policy(limit), request(method="PUT", key="k", content_length=length), store)
+    assert (denied.answer, denied.retry_after_us) == (Answer.DENIED, None)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"content_length": ("5", "6")}, {"content_length": "-1"}, {"content_length": "5x"}]
+)
+def test_a_length_that_says_nothing_is_not_known(fields: dict[str, str]) -> None:
+    """Servers refuse such requests; if one comes, its body is counted as it passes."""
+    assert request(**fields).declared is None
+    assert request().declared == 0
+    assert replace(request(), frames=True).declared is None
+    assert request(content_length="7", transfer_encoding="chunked").declared is None
+
+
 def test_an_upload_without_a_length_holds_the_reserve(clock: Clock, store: MemoryStore) -> None:
     """It needs room for one byte, and holds as much of the reserve as there is."""
     rules = policy(replace(cap(1_000, meter=INGRESS), reserve=700))

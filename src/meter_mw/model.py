@@ -18,6 +18,9 @@ SubjectId = NewType("SubjectId", str)
 LARGEST_COST = 2**52
 """Units beyond this are refused: Lua's numbers are exact to 2^53, and one addition must stay below it."""
 
+_LONGEST = 32
+"""Digits of a declared length that are read; what has more is as much too large without the rest."""
+
 UNMATCHED = "<unmatched>"
 """The route name of a request that no route of the policy matches."""
 
@@ -78,13 +81,18 @@ class Request:
 
     @property
     def declared(self) -> int | None:
-        """The length of the body as the client declares it, 0 without one, `None` where it does not say."""
+        """The length of the body as the client declares it, at most the largest cost.
+
+        It is 0 without one, and `None` where the client does not say.
+        """
         if self.field("transfer-encoding"):
             return None
         lengths = self.field("content-length")
         if not lengths:
             return None if self.frames else 0
-        return int(lengths[0]) if len(lengths) == 1 and lengths[0].isdecimal() else None
+        if len(lengths) != 1 or not lengths[0].isdecimal():
+            return None
+        return min(int(lengths[0][:_LONGEST]), LARGEST_COST)
 
     @property
     def is_preflight(self) -> bool:
