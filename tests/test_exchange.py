@@ -12,9 +12,11 @@ import pytest
 
 from meter_mw.core import Admission, Answer, Standing, admit
 from meter_mw.exchange import Exchange, UsageError, current, enter
-from meter_mw.model import LARGEST_COST, MeterError, RequestId
+from meter_mw.lasting import UNBOUNDED, Room
+from meter_mw.model import LARGEST_COST, Count, Meter, MeterError, RequestId
 from meter_mw.policy.policy import NO_ROUTE, Exemption, KeyEntry, Limit, Line
-from support.policies import EGRESS, METERS, REQUESTS, TOKENS, cap, policy, rate, request, route
+from support.policies import EGRESS, INGRESS, METERS, REQUESTS, TOKENS, cap, policy, rate, request, route
+from support.talks import RID, admission_on
 
 RULES = policy(keys={"k": KeyEntry("acme")}, routes=[route("/health", exemption=Exemption.FREE)])
 
@@ -348,6 +350,226 @@ def test_a_clock_that_went_back_makes_no_negative_duration() -> None:
     receipt = exchange(started_us=100).end(99)
     assert receipt is not None
     assert receipt.duration_us == 0
+
+
+# How much may pass
+
+
+TOLD = Meter("told", Count.RESPONSE_MESSAGES)
+WIDE = policy(
+    replace(cap(10**6, meter=EGRESS, name="egress"), reserve=500),
+    replace(cap(10**6, meter=INGRESS, name="ingress"), reserve=300),
+    replace(cap(99, meter=TOLD, name="told"), reserve=1),
+    meters=(*METERS, TOLD),
+)
+
+
+def limited() -> Exchange:
+    """Open the count of an exchange that holds 500 bytes of response, 300 of request and one message."""
+    admission = admission_on(WIDE, request(key="k", transfer_encoding="chunked"))
+    return Exchange(WIDE, admission, "GET", 100, Late())
+
+
+def rooms_of(passing: Exchange) -> tuple[int, int, int, int]:
+    """Give all four rooms."""
+    return (
+        passing.request_room,
+        passing.response_room,
+        passing.request_messages_room,
+        passing.response_messages_room,
+    )
+
+
+def test_what_is_not_limited_has_no_bound() -> None:
+    """A comparison of integers is all that it costs."""
+    assert rooms_of(exchange()) == (UNBOUNDED,) * 4
+    assert rooms_of(limited()) == (300, 500, UNBOUNDED, 1)
+
+
+def test_a_room_widens_what_may_pass() -> None:
+    """Only the room of its own count; one that refuses changes nothing."""
+    passing = limited()
+    assert passing.widened(Count.RESPONSE_BYTES, Room(1_000, 700)) == Room(1_000, 700)
+    assert rooms_of(passing) == (300, 1_000, UNBOUNDED, 1)
+    stop = (standing(cap(9), 0),)
+    passing.widened(Count.REQUEST_BYTES, Room(0, 0, stop))
+    passing.widened(Count.REQUEST_BYTES, Room(0, 0, unavailable=True))
+    assert rooms_of(passing) == (300, 1_000, UNBOUNDED, 1)
+    passing.widened(Count.RESPONSE_MESSAGES, Room(UNBOUNDED, 3))
+    assert rooms_of(passing)[3] == UNBOUNDED
+
+
+def test_what_the_declared_length_clips_counts_what_is_sent() -> None:
+    """The rest of a chunk beyond it is neither sent nor counted, nor room asked for it."""
+    passing = exchange()
+    passing.begin(200, "10")
+    assert [passing.clipped(size) for size in (0, 9, 10, 11)] == [0, 9, 10, 10]
+    passing.passes(9)
+    assert passing.clipped(5) == 1
+    assert passing.expected == 10
+    head = exchange("HEAD")
+    head.begin(200, "10")
+    assert (head.clipped(5), head.expected) == (0, 0)
+    free = exchange()
+    free.begin(200, None)
+    assert (free.clipped(5), free.expected) == (5, None)
+
+
+def test_what_stopped_it_is_on_the_receipt() -> None:
+    """By name, in the order of the limits."""
+    passing = exchange()
+    passing.stopped((standing(cap(9), 0), standing(rate(9), 0)))
+    receipt = passing.end(100)
+    assert receipt is not None
+    assert (receipt.limited_by, receipt.refused) == (("cap", "rate"), False)
+
+
+def test_one_that_was_refused_says_so() -> None:
+    """Its receipt costs nothing but the bytes that had passed."""
+    passing = exchange()
+    passing.refusal = passing.admission
+    receipt = passing.end(100)
+    assert receipt is not None
+    assert receipt.refused
+
+
+# Parts
+
+
+def following(passing: Exchange, rid: str, *granted: int) -> Admission:
+    """Give the admission of a next part that was granted so much of each limit."""
+    return replace(passing.admission, rid=RequestId(rid), granted=granted)
+
+
+def test_the_parts_of_an_exchange_add_up() -> None:
+    """Each receipt has what passed since the one before; the rooms go on from what is told."""
+    passing = limited()
+    passing.begin(200, None)
+    passing.request_bytes, passing.response_messages = 250, 1
+    passing.passes(450)
+    passing.add("tokens", 5)
+    first = passing.part(1_100, following(passing, "second"))
+    assert first is not None
+    admission, receipt = first
+    assert admission.rid == RID
+    assert (receipt.request_bytes, receipt.response_bytes, receipt.response_messages) == (250, 450, 1)
+    assert (receipt.reported, receipt.status, receipt.duration_us) == ({"tokens": 5}, 200, 1_000)
+    assert passing.told(Count.RESPONSE_BYTES) == 450
+    passing.resume(following(passing, "second", 800, 300, 1))
+    assert rooms_of(passing) == (550, 1_250, UNBOUNDED, 2)
+    passing.passes(50)
+    passing.add("tokens", 7)
+    last = passing.end(1_300)
+    assert last is not None
+    assert (last.request_bytes, last.response_bytes, last.response_messages) == (0, 50, 0)
+    assert (last.reported, last.duration_us, last.status) == ({"tokens": 7}, 200, 200)
+
+
+def test_a_room_of_a_part_is_said_of_the_whole() -> None:
+    """The store knows what the part has; the edge counts from the beginning."""
+    passing = limited()
+    passing.passes(450)
+    passing.part(1_100, following(passing, "second"))
+    assert passing.widened(Count.RESPONSE_BYTES, Room(600, 200)) == Room(1_050, 650)
+    assert passing.response_room == 1_050
+
+
+def test_a_part_before_the_answer_has_no_status() -> None:
+    """The last one says what became of it."""
+    passing = limited()
+    part = passing.part(1_100, following(passing, "second"))
+    assert part is not None
+    assert part[1].status == 0
+    assert part[1].is_empty
+
+
+def test_an_exchange_that_has_ended_has_no_more_parts() -> None:
+    """The end has told everything."""
+    passing = limited()
+    passing.end(100)
+    assert passing.part(1_100, following(passing, "second")) is None
+    assert passing.admission.rid == RID
+
+
+def test_an_answer_for_a_part_that_is_over_is_not_taken_up() -> None:
+    """While the store was asked for the second part the third has begun."""
+    passing = limited()
+    passing.part(1_100, following(passing, "second"))
+    passing.part(1_200, following(passing, "third"))
+    passing.resume(following(passing, "second", 10, 10, 10))
+    assert (passing.admission.rid, passing.response_room) == ("third", UNBOUNDED)
+
+
+def test_parts_and_the_end_race_and_count_each_byte_once() -> None:
+    """A keeper closes parts while threads report and one of them ends it: the sum is what was reported."""
+    late = Late()
+    passing = Exchange(RULES, admission_of(), "GET", 0, late)
+    together, told = threading.Barrier(6), []
+
+    def report() -> None:
+        together.wait()
+        for _ in range(2_000):
+            passing.add("tokens", 1)
+
+    def keep() -> None:
+        together.wait()
+        while (part := passing.part(1, following(passing, "next"))) is not None:
+            told.append(part[1].reported.get("tokens", 0))
+
+    threads = [threading.Thread(target=report) for _ in range(4)] + [threading.Thread(target=keep)]
+    for thread in threads:
+        thread.start()
+    together.wait()
+    while sum(told) < 4_000:
+        pass
+    last = passing.end(2)
+    for thread in threads:
+        thread.join()
+    assert last is not None
+    after = sum(units for _, _, units in late.reports)
+    assert sum(told) + last.reported.get("tokens", 0) + after == 8_000
+
+
+# What the app says in fields of its response
+
+
+def heard(*values: str, strip: bool = False) -> tuple[Exchange, tuple[str, ...]]:
+    """Let an exchange hear what a response says in X-Tokens."""
+    telling = replace(TOKENS, from_header="X-Tokens", strip=strip)
+    rules = policy(keys={"k": KeyEntry("acme")}, meters=(REQUESTS, telling))
+    passing = Exchange(rules, admission_of(), "GET", 0, Late())
+    return passing, passing.hear(lambda name: values if name == "X-Tokens" else ())
+
+
+def reported(passing: Exchange) -> dict[str, int]:
+    """End an exchange, and give what was reported."""
+    receipt = passing.end(1)
+    assert receipt is not None
+    return receipt.reported
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [(("12",), 12), ((" 12 ",), 12), (("5", "7"), 12), (("0",), 0)]
+)
+def test_a_field_of_the_response_reports(values: tuple[str, ...], expected: int) -> None:
+    """Each value of it is added, as the app would by itself."""
+    passing, stripped = heard(*values)
+    assert (reported(passing), stripped) == ({"tokens": expected}, ())
+
+
+@pytest.mark.parametrize("value", ["", "-1", "1.5", "1e3", "x", "1,2", "9" * 5_000, str(LARGEST_COST + 1)])
+def test_a_field_that_is_no_whole_number_is_said(value: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It counts nothing, and the log has it."""
+    passing, _ = heard(value)
+    assert reported(passing) == {}
+    assert "X-Tokens, which is no whole number" in caplog.text
+
+
+def test_a_field_is_stripped_where_the_policy_says_so() -> None:
+    """Whether it is there or not, valid or not; the edge takes it out."""
+    assert heard("12", strip=True)[1] == ("X-Tokens",)
+    assert heard(strip=True)[1] == ("X-Tokens",)
+    assert heard("12")[1] == ()
 
 
 # current()

@@ -233,11 +233,11 @@ def test_overage_has_room_up_to_the_ceiling(clock: Clock) -> None:
     ],
 )
 def test_a_store_that_is_away(on: Failure, cut: bool, refuses: bool, expected: Room) -> None:
-    """An open limit lets pass; a closed one ends what it would cut, or refuse, and finishes what has begun."""
+    """An open limit lets pass; a closed one ends what it would cut or refuse, not what finishes."""
     rules = policy(egress(1_000, cut=cut, on=on))
     talk, _ = asked(rules, admission_on(rules, request(key="k")), 200, refuses=refuses)
     assert failed(talk, StoreUnavailable("gone")) == expected
-    """An open limit lets pass; a closed one ends what it would cut or refuse, not what finishes."""
+
 
 def test_a_guess_at_the_clock_is_corrected_once() -> None:
     """The windows that the store's time asks for are sent; after that everything passes."""

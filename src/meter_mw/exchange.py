@@ -181,8 +181,8 @@ class Exchange:
             for value in values(meter.from_header or ""):
                 try:
                     self.add(meter.name, int(value) if value.strip().isdecimal() else -1)
-                except UsageError:
-                    _log.error("the app said %r in %s, which is no whole number", value, meter.from_header)
+                except ValueError:  # a UsageError, or thousands of digits
+                    _log.error("the app said %.80r in %s, which is no whole number", value, meter.from_header)
             if meter.strip and meter.from_header:
                 stripped.append(meter.from_header)
         return tuple(stripped)
