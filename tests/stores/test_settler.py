@@ -16,7 +16,7 @@ import pytest
 from meter_mw.model import RequestId
 from meter_mw.stores import settler as module
 from meter_mw.stores.memory import MemoryStore
-from meter_mw.stores.port import Cancel, Closed, Closing, Outcome, StoreUnavailable
+from meter_mw.stores.port import Cancel, Closed, Closing, Note, Outcome, StoreUnavailable
 from meter_mw.stores.settler import BATCH, DirectSettler, Settler
 
 if TYPE_CHECKING:
@@ -157,6 +157,44 @@ def test_a_repeat_is_harmless(settler: Settler, store: ScriptedStore) -> None:
     settler.put(closing(0))
     assert settler.flush(LONG)
     assert told == ["recovered", "void"]
+
+
+def test_what_settling_told_is_passed_on(settler: Settler, store: ScriptedStore) -> None:
+    """Each closing's own answer, once it has one: after a lost reply the notes of the repeat."""
+    store.failures = [StoreUnavailable("gone")]
+    heard: list[tuple[int, Closed]] = []
+
+    def settle(closings: Sequence[Closing]) -> Sequence[Closed]:
+        ScriptedStore.settle(store, closings)
+        return tuple(Closed(Outcome.ALREADY, (Note(int(each.rid), 7),)) for each in closings)
+
+    store.settle = settle  # type: ignore[method-assign]  # this one store
+    for number in range(150):
+        settler.put(closing(number), lambda closed, number=number: heard.append((number, closed)))
+    settler.put(closing(150))
+    assert settler.flush(LONG)
+    assert sorted(number for number, _ in heard) == list(range(150))
+    assert all(closed == Closed(Outcome.ALREADY, (Note(number, 7),)) for number, closed in heard)
+
+
+def test_who_hears_badly_holds_up_nobody(
+    settler: Settler, store: ScriptedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What fails when it is told is logged; the others are told, and nothing is settled again."""
+    heard: list[Closed] = []
+
+    def fails(closed: Closed) -> None:
+        raise OSError("the journal is full")
+
+    for number in range(6):
+        settler.put(closing(number), heard.append if number % 2 else fails)
+    assert settler.flush(LONG)
+    assert heard == [Closed(Outcome.APPLIED)] * 3
+    assert store.settled == numbers(0, 6)
+    assert settler.dropped == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "what settling told could not be recorded"
+    ] * 3
 
 
 def test_put_never_waits_for_the_store(settler: Settler, store: ScriptedStore) -> None:
@@ -354,6 +392,15 @@ def test_direct_settling_is_done_at_once() -> None:
     assert store.settled == ["0"]
     assert settler.flush(0)
     assert settler.close(0)
+
+
+def test_direct_settling_tells_at_once() -> None:
+    """What became of a closing is told before `put` returns."""
+    heard: list[Closed] = []
+    settler = DirectSettler(MemoryStore())
+    for _ in range(2):
+        settler.put(closing(1), heard.append)
+    assert [each.outcome for each in heard] == [Outcome.RECOVERED, Outcome.VOID]
 
 
 def test_settlers_can_be_collected(store: ScriptedStore) -> None:
