@@ -276,6 +276,22 @@ def test_every_key_ends(redis_server, at) -> None:
 
 
 @on_every_redis
+def test_holds_live_as_long_as_the_longest(redis_server, at) -> None:
+    """Neither a shorter lease beside it, nor the end of one, shortens the life of a hold."""
+    rate = at.charge("a", Rate(10, SECOND, 5), 1, held=True)
+    names = f"mw:{{{at.tag}}}", f"mw:{{{at.tag}}}:h"
+    with redis_server.client() as client:
+        for lease_us in (LEASE_US, 600 * SECOND, LEASE_US):
+            at.send(at.command(rate, lease_us=lease_us))
+        for passed_us in (0, LEASE_US):
+            at.clock.move(passed_us)
+            at.admit(rate)
+            for name in names:
+                left_ms = (600 * SECOND + KEPT_US - passed_us) / 1000
+                assert 0 <= left_ms - client.pttl(name) < 2000
+
+
+@on_every_redis
 def test_holds_live_as_long_as_their_holder(redis_server, at) -> None:
     """The hash of what is held outlives its longest lease by a minute, and is gone with its last hold."""
     slot = at.charge("s", Slots(9))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from meter_mw.periods import Period
 from meter_mw.quota import (
     AT_REST,
     Cap,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from meter_mw.stores.port import Booking, Charge
 
 _UNUSED = Used()
+
+_PLAIN = Cap(0, Period.DAY)
+"""What a count is given units back by: nothing becomes known, so nothing is marked or announced."""
 
 
 class Taken(NamedTuple):
@@ -253,7 +257,7 @@ class Holder:
         if isinstance(hold.quota, Slots):
             self.counts[id_] = used._replace(used=max(0, used.used - hold.units))
         elif used.start_us == hold.start_us:
-            self.counts[id_] = recounted(used, hold.quota, -hold.units, held=-hold.units)
+            self.counts[id_] = recounted(used, _PLAIN, -hold.units, held=-hold.units)
 
     def rest(self, now_us: int) -> None:
         """Note when the last change was made, and forget what is over."""

@@ -1,7 +1,8 @@
 -- Decides and books in one step, for all holders of quotas that a request is about: the same sums as the
 -- reference store in memory.
 --
--- KEYS     for each holder two: its state, packed: {seen, {id -> entry}, due}, and a hash of what is held of it:
+-- KEYS     for each holder two: its state, packed: {seen, {id -> entry}, due, last}, where the last two say when
+--          its first and its last hold is over, if it has any; and a hash of what is held of it:
 --          16 bytes of rid, then id -> a hold, packed; and last, but for peek, a hash of what became of the
 --          requests of one minute: 16 bytes of rid -> what it was charged, packed, or how it ended
 -- ARGV[1]  admit, topup, settle, cancel or peek
@@ -204,7 +205,8 @@ end
 
 for k = 1, math.floor(#KEYS / 2) do
   local holder = {
-    state = KEYS[2 * k - 1], held = KEYS[2 * k], seen = 0, entries = {}, due = 0, holds = {}, put = {}, gone = {}
+    state = KEYS[2 * k - 1], held = KEYS[2 * k], seen = 0, entries = {}, due = 0, last = 0,
+    holds = {}, put = {}, gone = {}
   }
   local stored = call('GET', holder.state)
   if stored then
@@ -212,7 +214,7 @@ for k = 1, math.floor(#KEYS / 2) do
     if type(state) ~= 'table' or type(state[1]) ~= 'number' or type(state[2]) ~= 'table' then
       error('mw: the key of a holder holds something else', 0)
     end
-    holder.seen, holder.entries, holder.due = state[1], state[2], state[3] or 0
+    holder.seen, holder.entries, holder.due, holder.last = state[1], state[2], state[3] or 0, state[4] or 0
   end
   if now < holder.seen then
     for id, entry in pairs(holder.entries) do
@@ -247,6 +249,7 @@ local function hold(holder, id, what)
   if holder.due == 0 or what[1] < holder.due then
     holder.due = what[1]
   end
+  holder.last = max(holder.last, what[1])
   holder.changed = true
 end
 
@@ -255,7 +258,8 @@ local function write()
     for i = 1, #holder.gone, 500 do
       call('HDEL', holder.held, unpack(holder.gone, i, min(i + 499, #holder.gone)))
     end
-    local latest = holder.due
+    local holds = holder.due > 0
+    local latest = holds and holder.last or 0
     if holder.changed or holder.rewound then
       for id, entry in pairs(holder.entries) do
         local until_us = byte(id) == RATE and entry[1] or entry[3]
@@ -267,14 +271,15 @@ local function write()
       end
       local ms = format('%.0f', max(1000, math.ceil((latest + KEPT - now) / 1000)))
       if latest > 0 then
-        call('SET', holder.state, pack({now, holder.entries, holder.due > 0 and holder.due or nil}), 'PX', ms)
+        local leases = holds and {now, holder.entries, holder.due, holder.last}
+        call('SET', holder.state, pack(leases or {now, holder.entries}), 'PX', ms)
       else
         call('DEL', holder.state)
       end
       if #holder.put > 0 then
         call('HSET', holder.held, unpack(holder.put))
       end
-      if holder.due > 0 then
+      if holds then
         call('PEXPIRE', holder.held, ms)
       end
     end

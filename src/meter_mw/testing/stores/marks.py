@@ -134,6 +134,16 @@ class MarkLaws(Laws):
         reading = at.admit(at.charge("c", cap, 7)).readings[0]
         assert (reading.overage, reading.warned, reading.state.part) == (1, (0, 5), 11)
 
+    def test_what_comes_back_announces_nothing(self) -> None:
+        """A lease that ends under another plan than it began reaches no threshold in silence."""
+        at = self.bench()
+        assert at.admits(at.charge("c", Cap(100, Period.DAY, bills=True, warn=(5,)), 9, held=True))
+        assert at.admits(at.charge("c", Cap(100, Period.DAY), 7))
+        at.clock.move(LEASE_US)
+        assert at.admits(at.charge("d", HUNDRED_A_DAY))
+        reading = at.admit(at.charge("c", Cap(100, Period.DAY, warn=(5,)))).readings[0]
+        assert (reading.state.part, reading.warned) == (8, (0, 5))
+
     def test_grace(self) -> None:
         """So many more are served as if they belonged to the cap; then it denies."""
         at = self.bench()
