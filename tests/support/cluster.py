@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 
 from redis.crc import key_slot
@@ -12,6 +12,7 @@ from redis.crc import key_slot
 from support.servers import RedisServer, free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 SLOTS = 16_384
@@ -85,10 +86,17 @@ class Cluster:
 
     def move(self, tag: str, target: RedisServer) -> None:
         """Move the slot of a tag to another node, with all that is in it, as an operator does."""
+        with self.moving(tag, target):
+            pass
+
+    @contextmanager
+    def moving(self, tag: str, target: RedisServer) -> Iterator[None]:
+        """Keep the slot of a tag between two nodes until the block ends."""
         slot, source = key_slot(tag.encode()), self.home(tag)
         names = {node: self.tell(node, "MYID") for node in (source, target)}
         self.tell(target, "SETSLOT", slot, "IMPORTING", names[source])
         self.tell(source, "SETSLOT", slot, "MIGRATING", names[target])
+        yield
         with source.client() as client:
             while keys := client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 50):
                 client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)

@@ -51,13 +51,13 @@ class AsyncClusterStore:
         """Decide in one round trip, or two or three where several slots are concerned."""
         sent_us = self._store_clock.local()
         talk = cluster.decide(command, self._time(), self._background.later)
-        tally = await self._hold(talk, patience_us, urgent=True)
+        tally = await self._hold(talk, patience_us)
         self._store_clock.learn(tally.now_us, sent_us)
         return tally
 
     async def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
         """Read without changing anything; see `AsyncStore.peek`."""
-        return await self._hold(cluster.look(tag, charges, self._time()), PATIENCE_US, urgent=False)
+        return await self._hold(cluster.look(tag, charges, self._time()), PATIENCE_US)
 
     async def settle(
         self, closings: Sequence[Closing], *, patience_us: int = PATIENCE_US
@@ -66,43 +66,41 @@ class AsyncClusterStore:
         if not closings:
             return []
         sent_us = self._store_clock.local()
-        answers, now_us = await self._hold(cluster.close(closings, self._time()), patience_us, urgent=False)
+        answers, now_us = await self._hold(cluster.close(closings, self._time()), patience_us)
         self._store_clock.learn(now_us, sent_us)
         return answers
 
     async def ask(self, calls: Sequence[Call], *, patience_us: int) -> list[object]:
         """Have other commands answered, each by the node of its key, or raise StoreUnavailable."""
-        replies = await self._route(calls, _now() + patience_us / 1_000_000, urgent=True)
+        replies = await self._route(calls, _now() + patience_us / 1_000_000)
         for reply in replies:
             if isinstance(reply, StoreUnavailable):
                 raise reply
         return replies
 
-    async def _hold(self, talk: Asking[T], patience_us: int, *, urgent: bool) -> T:
+    async def _hold(self, talk: Asking[T], patience_us: int) -> T:
         deadline = _now() + patience_us / 1_000_000
         try:
             calls = next(talk)
             while True:
-                calls = talk.send(await self._route(calls, deadline, urgent=urgent))
+                calls = talk.send(await self._route(calls, deadline))
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
             talk.close()
 
-    async def _route(self, calls: Sequence[Call], deadline: float, *, urgent: bool) -> list[object]:
+    async def _route(self, calls: Sequence[Call], deadline: float) -> list[object]:
         routing = routed(calls, self._slots)
         try:
             trip = next(routing)
             while True:
-                trip = routing.send(await self._make(trip, deadline, urgent=urgent))
+                trip = routing.send(await self._make(trip, deadline))
         except StopIteration as end:
             replies: list[object] = end.value
             return replies
 
-    async def _make(
-        self, trip: Round, deadline: float, *, urgent: bool
-    ) -> dict[Place, list[object] | StoreUnavailable]:
+    async def _make(self, trip: Round, deadline: float) -> dict[Place, list[object] | StoreUnavailable]:
         if trip.pause:
             if _now() >= deadline:
                 late = StoreUnavailable("the slot is on its way to another node of the cluster")
@@ -113,9 +111,7 @@ class AsyncClusterStore:
 
         async def one(place: Place, calls: tuple[Call, ...]) -> list[object] | StoreUnavailable:
             try:
-                return await self._node(place).ask(
-                    calls, patience_us=patience_us, urgent=urgent, redirects=True
-                )
+                return await self._node(place).ask(calls, patience_us=patience_us, redirects=True)
             except StoreUnavailable as failure:
                 return failure
 

@@ -186,8 +186,8 @@ def routed(calls: Sequence[Call], slots: SlotMap) -> Routing:
                 next(left[place])
             reply = replies[index] = next(left[place])
             if isinstance(reply, REDIRECTIONS):
-                waiting[index] = _redirected(reply, place, slots)
-                pause = pause or waiting[index][0] == place
+                waiting[index] = _redirected(reply, calls[index], place, slots)
+                pause = pause or not isinstance(reply, AskError)
     return replies
 
 
@@ -219,10 +219,10 @@ def _by_node(calls: Sequence[Call], waiting: dict[int, tuple[Place, bool]]) -> d
     return {place: tuple(several) for place, several in sent.items()}
 
 
-def _redirected(reply: object, place: Place, slots: SlotMap) -> tuple[Place, bool]:
+def _redirected(reply: object, call: Call, place: Place, slots: SlotMap) -> tuple[Place, bool]:
     """Give where a call goes next, and whether it has to ask for permission there."""
     if not isinstance(reply, AskError):
-        return place, False
+        return slots.node_of(call), False
     target = (reply.host or place[0], reply.port)
     if isinstance(reply, MovedError):
         slots.move(reply.slot_id, target)

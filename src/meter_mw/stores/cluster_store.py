@@ -54,13 +54,13 @@ class ClusterStore:
     def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         """Decide in one round trip, or two or three where several slots are concerned; see `Store.admit`."""
         sent_us = self._store_clock.local()
-        tally = self._hold(cluster.decide(command, self._time(), self.later), patience_us, urgent=True)
+        tally = self._hold(cluster.decide(command, self._time(), self.later), patience_us)
         self._store_clock.learn(tally.now_us, sent_us)
         return tally
 
     def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
         """Read without changing anything; see `Store.peek`."""
-        return self._hold(cluster.look(tag, charges, self._time()), PATIENCE_US, urgent=False)
+        return self._hold(cluster.look(tag, charges, self._time()), PATIENCE_US)
 
     def settle(self, closings: Sequence[Closing], *, patience_us: int = PATIENCE_US) -> Sequence[Closed]:
         """Apply in batches of a hundred; see `Store.settle`."""
@@ -68,44 +68,42 @@ class ClusterStore:
         for start in range(0, len(closings), BATCH):
             sent_us = self._store_clock.local()
             talk = cluster.close(closings[start : start + BATCH], self._time())
-            closed, now_us = self._hold(talk, patience_us, urgent=False)
+            closed, now_us = self._hold(talk, patience_us)
             self._store_clock.learn(now_us, sent_us)
             answers += closed
         return answers
 
     def ask(self, calls: Sequence[Call], *, patience_us: int) -> list[object]:
         """Have other commands answered, each by the node of its key, or raise StoreUnavailable."""
-        replies = self._route(calls, time.monotonic() + patience_us / 1_000_000, urgent=True)
+        replies = self._route(calls, time.monotonic() + patience_us / 1_000_000)
         for reply in replies:
             if isinstance(reply, StoreUnavailable):
                 raise reply
         return replies
 
-    def _hold(self, talk: Asking[T], patience_us: int, *, urgent: bool) -> T:
+    def _hold(self, talk: Asking[T], patience_us: int) -> T:
         deadline = time.monotonic() + patience_us / 1_000_000
         try:
             calls = next(talk)
             while True:
-                calls = talk.send(self._route(calls, deadline, urgent=urgent))
+                calls = talk.send(self._route(calls, deadline))
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
             talk.close()
 
-    def _route(self, calls: Sequence[Call], deadline: float, *, urgent: bool) -> list[object]:
+    def _route(self, calls: Sequence[Call], deadline: float) -> list[object]:
         routing = routed(calls, self._slots)
         try:
             trip = next(routing)
             while True:
-                trip = routing.send(self._make(trip, deadline, urgent=urgent))
+                trip = routing.send(self._make(trip, deadline))
         except StopIteration as end:
             replies: list[object] = end.value
             return replies
 
-    def _make(
-        self, trip: Round, deadline: float, *, urgent: bool
-    ) -> dict[Place, list[object] | StoreUnavailable]:
+    def _make(self, trip: Round, deadline: float) -> dict[Place, list[object] | StoreUnavailable]:
         if trip.pause:
             time.sleep(max(0.0, min(PAUSE_S, deadline - time.monotonic())))
         answers: dict[Place, list[object] | StoreUnavailable] = {}
@@ -116,7 +114,7 @@ class ClusterStore:
                 continue
             try:
                 answers[place] = self._node(place).ask(
-                    calls, patience_us=int(left * trip.share * 1_000_000), urgent=urgent, redirects=True
+                    calls, patience_us=int(left * trip.share * 1_000_000), redirects=True
                 )
             except StoreUnavailable as failure:
                 answers[place] = failure
