@@ -10,6 +10,7 @@ import pytest
 
 import policies
 import servers
+from support.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,17 +21,20 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
-    """Give the running server of a name."""
+    """Give the running server of a name; its variant `redis` has a Redis database of its own."""
     started: dict[str, Server] = {}
+    with RedisServer() as redis:
 
-    def get(name: str) -> Server:
-        if name not in started:
-            started[name] = servers.start(name, tmp_path_factory.mktemp(name))
-        return started[name]
+        def get(name: str) -> Server:
+            if name not in started:
+                environment = {"SUBJECT_REDIS": f"redis://127.0.0.1:{redis.port}/{len(started)}"}
+                home = tmp_path_factory.mktemp(name)
+                started[name] = servers.start(name, home, environment=environment)
+            return started[name]
 
-    yield get
-    for server in started.values():
-        server.kill()
+        yield get
+        for server in started.values():
+            server.kill()
 
 
 @pytest.fixture

@@ -1,56 +1,12 @@
-"""What a client does, what it is told and what is recorded, as data: the same for every framework and server.
-
-A scenario is told its subject by `{key}` in field values: a key of its plan that no other scenario has.
-"""
+"""The scenarios: the same for every framework and server; those of what can be spent are in `spending`."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TypeAlias
 
-Expected: TypeAlias = "str | re.Pattern[str] | None"
-"""A whole field value, a pattern of it, or that there is none."""
+from spending import SPENDING
+from steps import ITEM, KEY, PROBLEM, Scenario, Step, denied
 
-KEY = (("X-API-Key", "{key}"),)
-PROBLEM = "application/problem+json"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One request, its answer and its event; `event` is None where nothing may be recorded.
-
-    `after_wait` sleeps exactly as long as the Retry-After of the step before said. `amended` gives the
-    units of an event that amends this step's.
-    """
-
-    target: str
-    method: str = "GET"
-    fields: tuple[tuple[str, str], ...] = KEY
-    body: bytes | tuple[bytes, ...] = b""
-    status: int = 200
-    answer: dict[str, Expected] = field(default_factory=dict)
-    content: bytes | re.Pattern[bytes] | None = None
-    event: dict[str, object] | None = field(default_factory=dict)
-    amended: dict[str, int] = field(default_factory=dict)
-    after_wait: bool = False
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """Steps that one client takes. `edges` names those that the scenario is about, all by default."""
-
-    name: str
-    steps: tuple[Step, ...]
-    plan: str = "free"
-    variant: str = "main"
-    edges: tuple[str, ...] = ("asgi", "wsgi", "django", "adjango")
-
-    def __str__(self) -> str:
-        return self.name
-
-
-ITEM = Step("/v1/items/1", content=b"item 1", event={"route": "items"})
 ONE_LEFT = Step(
     "/v1/items/1", content=b"item 1", answer={"RateLimit": '"tight";r=1;t=1'}, event={"route": "items"}
 )
@@ -62,23 +18,6 @@ DENIED = {
     "RateLimit": '"tight";r=0;t=1',
     "Retry-After": "1",
 }
-
-
-def denied(name: str, **changes: object) -> Step:
-    """Give a refusal by the limit `name`."""
-    problem = re.compile(
-        rb'\{"type": "https://iana.org/assignments/http-problem-types#quota-exceeded", "title": .*'
-        rb'"status": 429, '
-        rb'.*"instance": "urn:uuid:[0-9a-f-]{36}", "violated-policies": \["' + name.encode() + rb'"\]\}'
-    )
-    step: dict[str, object] = {
-        "target": "/v1/items/1",
-        "status": 429,
-        "content": problem,
-        "event": None,
-        "answer": {"Content-Type": PROBLEM, "Cache-Control": "no-store", "Retry-After": "1"},
-    }
-    return Step(**(step | changes))  # type: ignore[arg-type]
 
 
 def refused(status: int, fields: tuple[tuple[str, str], ...], **changes: object) -> Step:
@@ -313,7 +252,7 @@ SCENARIOS = (
                 "/v1/items/1",
                 content=b"item 1",
                 answer={"Retry-After": None},
-                event={"route": "items", "limited_by": ["tight"], "shadow": True},
+                event={"route": "items", "would_deny": ["tight"]},
             ),
         ),
         plan="tight",
@@ -439,4 +378,5 @@ SCENARIOS = (
         variant="forced-script-name",
         edges=("django", "adjango"),
     ),
+    *SPENDING,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import wire
-from scenarios import PREFLIGHT, SCENARIOS, Scenario, Step
+from scenarios import PREFLIGHT, SCENARIOS
 
 from meter_mw.policy.identity import Credential, pseudonym
 from servers import EDGES, SECRET, wait_for
@@ -18,6 +19,7 @@ from servers import EDGES, SECRET, wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from steps import Scenario, Step
     from wire import Answer
 
     from servers import Server
@@ -38,6 +40,47 @@ def counts() -> Iterator[list[tuple[Server, str, str, int]]]:
         assert sum(event["subject"] == subject for event in server.events(variant)) == count
 
 
+class Run:
+    """One scenario at one server: what was answered to its steps, by whose they were."""
+
+    def __init__(self, server: Server, scenario: Scenario) -> None:
+        self.server = server
+        self.scenario = scenario
+        self.name = f"s-{uuid.uuid4().hex}"
+        self.recorded: dict[str, list[tuple[Step, Answer]]] = {}
+        self._wait = "0"
+
+    def key(self, step: Step) -> str:
+        plan = self.scenario.plan
+        return step.key.format(plan=plan, name=self.name) if plan else self.name
+
+    def subject(self, step: Step) -> str:
+        if self.scenario.plan:
+            return self.key(step).split(".")[1]
+        return pseudonym(SECRET.encode(), Credential(self.key(step)))
+
+    def take(self, step: Step) -> None:
+        """Send a request, and check what comes back."""
+        time.sleep(step.pause + (int(self._wait) if step.after_wait else 0))
+        key = self.key(step)
+        fields = [(name, value.replace("{key}", key)) for name, value in step.fields]
+        if self.scenario.variant != "main":
+            fields.append(("X-Variant", self.scenario.variant))
+        raw = wire.request(step.method, step.target.replace("{key}", key), fields, step.body)
+        with wire.connect(self.server.port) as peer:
+            peer.sendall(raw)
+            if step.during:
+                assert peer.recv(1, socket.MSG_PEEK)
+            for inner in step.during:
+                self.take(inner)
+            answer = wire.listen(peer, step.method)
+        _check_answer(step, answer)
+        self._wait = answer.get("Retry-After") or "0"
+        of_subject = self.recorded.setdefault(self.subject(step), [])
+        if step.event is not None:
+            of_subject.append((step, answer))
+
+
 @pytest.mark.parametrize(("edge", "scenario"), CASES)
 def test_a_scenario(
     edge: str,
@@ -46,41 +89,28 @@ def test_a_scenario(
     counts: list[tuple[Server, str, str, int]],
 ) -> None:
     """What a client is told and what is recorded is what the scenario says, and nothing besides."""
-    server = serve(EDGES[edge])
-    name = f"s-{uuid.uuid4().hex}"
-    key = f"{scenario.plan}.{name}" if scenario.plan else name
-    wait = "0"
-    expected: list[tuple[Step, Answer]] = []
+    run = Run(serve(EDGES[edge]), scenario)
     for step in scenario.steps:
-        if step.after_wait:
-            time.sleep(int(wait))
-        answer = _ask(server, scenario, step, key)
-        _check_answer(step, answer)
-        wait = answer.get("Retry-After") or "0"
-        if step.event is not None:
-            expected.append((step, answer))
-    subject = name if scenario.plan else pseudonym(SECRET.encode(), Credential(key))
-    count = len(expected) + sum(bool(step.amended) for step, _ in expected)
-    events = server.events_of(subject, count, scenario.variant)
-    assert len(events) == count
-    counts.append((server, scenario.variant, subject, count))
-    counted = [event for event in events if "amends" not in event["data"]]
-    for event, (step, answer) in zip(counted, expected, strict=True):
-        _check_event(event, scenario, step, answer, key)
-        amendments = [each for each in events if each["data"].get("amends") == event["id"]]
-        assert [_amended(each) for each in amendments] == ([step.amended] if step.amended else [])
-
-
-def _ask(server: Server, scenario: Scenario, step: Step, key: str) -> Answer:
-    fields = [(name, value.replace("{key}", key)) for name, value in step.fields]
-    if scenario.variant != "main":
-        fields.append(("X-Variant", scenario.variant))
-    raw = wire.request(step.method, step.target.replace("{key}", key), fields, step.body)
-    return wire.talk(server.port, raw, method=step.method)
+        run.take(step)
+    reached = []
+    for subject, expected in run.recorded.items():
+        count = len(expected) + sum(bool(step.amended) for step, _ in expected) + len(scenario.thresholds)
+        events = run.server.events_of(subject, count, scenario.variant)
+        assert len(events) == count
+        counts.append((run.server, scenario.variant, subject, count))
+        reached += [event["data"] for event in events if event["type"] == "meter_mw.threshold.v1"]
+        usage = [event for event in events if event["type"] == "meter_mw.request.v1"]
+        counted = [event for event in usage if "amends" not in event["data"]]
+        for event, (step, answer) in zip(counted, expected, strict=True):
+            _check_event(event, scenario, step, answer, run.key(step))
+            amendments = [each for each in usage if each["data"].get("amends") == event["id"]]
+            assert [_amended(each) for each in amendments] == ([step.amended] if step.amended else [])
+    told = sorted((str(each["limit"]), each["threshold"]) for each in reached)  # type: ignore[index]
+    assert told == sorted(scenario.thresholds)
 
 
 def _check_answer(step: Step, answer: Answer) -> None:
-    assert answer.whole
+    assert answer.whole == step.whole
     assert answer.excess == 0
     if step.status:
         assert answer.status == step.status
@@ -90,12 +120,16 @@ def _check_answer(step: Step, answer: Answer) -> None:
         found = answer.get(name)
         if isinstance(value, re.Pattern):
             assert value.fullmatch(found or ""), (name, found)
+        elif callable(value):
+            assert value(found or ""), (name, found)
         else:
             assert (name, found) == (name, value)
     if isinstance(step.content, re.Pattern):
         assert step.content.fullmatch(answer.body), answer.body
     elif step.content is not None:
         assert answer.body == step.content
+    if step.size is not None:
+        assert answer.received == step.size
 
 
 def _check_event(event: dict[str, object], scenario: Scenario, step: Step, answer: Answer, key: str) -> None:
@@ -112,6 +146,7 @@ def _check_event(event: dict[str, object], scenario: Scenario, step: Step, answe
     data = dict(event["data"])  # type: ignore[call-overload]
     assert 0 < data.pop("duration_us") < 30_000_000
     assert re.fullmatch("[0-9a-f]{16}", data.pop("policy"))
+    account = "".join(key.split(".")[2:3])
     assert data == {
         "requests": 1,
         "request_bytes": sum(map(len, step.body)) if isinstance(step.body, tuple) else len(step.body),
@@ -120,14 +155,15 @@ def _check_event(event: dict[str, object], scenario: Scenario, step: Step, answe
         "status": answer.status,
         "plan": scenario.plan or "default",
         "key": pseudonym(SECRET.encode(), Credential(key)),
+        **({"account": account} if account else {}),
         **(step.event or {}),
     }
 
 
-def _amended(event: dict[str, object]) -> dict[str, int]:
+def _amended(event: dict[str, object]) -> dict[str, object]:
     data = dict(event["data"])  # type: ignore[call-overload]
     assert (data["requests"], data["request_bytes"], data["response_bytes"]) == (0, 0, 0)
-    return {"tokens": data["tokens"]}
+    return {name: data[name] for name in ("tokens", "overage") if name in data}
 
 
 @pytest.mark.parametrize("edge", EDGES)
@@ -165,3 +201,20 @@ def test_a_preflight_is_never_refused(edge: str, serve: Callable[[str], Server])
     assert [(each["data"]["requests"], each["data"]["method"]) for each in nobodys()[before:]] == [
         (0, "OPTIONS")
     ] * 3
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_unknown_keys_share_one_pool(edge: str, serve: Callable[[str], Server]) -> None:
+    """Where the policy pools them, keys that nobody knows are one subject, and each is named in its event."""
+    server = serve(EDGES[edge])
+    keys = [f"unknown-{uuid.uuid4().hex}" for _ in range(3)]
+    for key in keys:
+        raw = wire.request("GET", "/v1/items/1", [("X-API-Key", key), ("X-Variant", "pool")])
+        assert wire.talk(server.port, raw).status == 200
+    known = {pseudonym(SECRET.encode(), Credential(key)) for key in keys}
+
+    def told() -> list[dict[str, object]]:
+        return [event for event in server.events("pool") if event["data"].get("key") in known]  # type: ignore[attr-defined]
+
+    wait_for(lambda: len(told()) == 3, "three events")
+    assert {event["subject"] for event in told()} == {"unknown_keys"}

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+PART = 16 * 1024
+"""What is read of a body at a time."""
+
 METER = "meter_mw.django.MeterMiddleware"
 GZIP = "django.middleware.gzip.GZipMiddleware"
 COMMON = "django.middleware.common.CommonMiddleware"
@@ -62,7 +65,10 @@ async def _apaused(stream: subject.Stream) -> AsyncIterator[bytes]:
 def _native(reply: subject.Reply, *, is_async: bool) -> HttpResponseBase:
     if isinstance(reply, subject.Stream):
         chunks = _apaused(reply) if is_async else _paused(reply)
-        return StreamingHttpResponse(chunks, content_type=reply.media_type)
+        response = StreamingHttpResponse(chunks, content_type=reply.media_type)
+        if reply.length is not None:
+            response["Content-Length"] = str(reply.length)
+        return response
     if isinstance(reply, subject.File):
         return FileResponse(reply.path.open("rb"))
     response = HttpResponse(reply.body, status=reply.status)
@@ -115,6 +121,30 @@ async def atasked(request: HttpRequest) -> HttpResponse:
     return HttpResponse(b"task")
 
 
+def _parts(request: HttpRequest) -> Iterator[bytes]:
+    while chunk := request.read(PART):
+        yield chunk
+
+
+async def _aparts(request: HttpRequest) -> AsyncIterator[bytes]:
+    for chunk in _parts(request):
+        yield chunk
+
+
+def drain(request: HttpRequest) -> HttpResponse:
+    """Read a body as it comes, and say how long it was."""
+    return HttpResponse(str(sum(map(len, _parts(request)))).encode())
+
+
+def duplex(request: HttpRequest) -> StreamingHttpResponse:
+    """Send back each part of a body as it comes."""
+    return StreamingHttpResponse(_parts(request))
+
+
+async def aduplex(request: HttpRequest) -> StreamingHttpResponse:
+    return StreamingHttpResponse(_aparts(request))
+
+
 def after(request: HttpRequest) -> HttpResponse:
     """Report when the response is closed, which is after its last byte."""
     response = HttpResponse(b"after")
@@ -127,6 +157,8 @@ def _urls(*, is_async: bool) -> list[object]:
         path("v1/tokens/thread", threaded),
         path("v1/tokens/task", atasked if is_async else tasked),
         path("v1/tokens/after", after),
+        path("v1/drain", drain),
+        path("v1/duplex", aduplex if is_async else duplex),
         *(
             path(
                 template.lstrip("/").replace("{", "<").replace("}", ">"),

@@ -18,7 +18,11 @@ from meter_mw.wsgi import MeterMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import IO
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+PART = 16 * 1024
+"""What is read of a body at a time."""
 
 
 def _paused(stream: subject.Stream) -> Iterator[bytes]:
@@ -30,7 +34,10 @@ def _paused(stream: subject.Stream) -> Iterator[bytes]:
 
 def _native(reply: subject.Reply) -> Response:
     if isinstance(reply, subject.Stream):
-        return Response(_paused(reply), mimetype=reply.media_type)
+        response = Response(_paused(reply), mimetype=reply.media_type)
+        if reply.length is not None:
+            response.content_length = reply.length
+        return response
     if isinstance(reply, subject.File):
         return send_file(reply.path, conditional=True)
     response = Response(reply.body, reply.status)
@@ -74,6 +81,21 @@ def after() -> Response:
     return response
 
 
+def _parts(stream: IO[bytes]) -> Iterator[bytes]:
+    while chunk := stream.read(PART):
+        yield chunk
+
+
+def drain() -> Response:
+    """Read a body as it comes, and say how long it was."""
+    return Response(str(sum(map(len, _parts(request.stream)))).encode())
+
+
+def duplex() -> Response:
+    """Send back each part of a body as it comes."""
+    return Response(_parts(request.stream))
+
+
 def inner() -> Flask:
     """Give the unmetered app."""
     app = Flask(__name__)
@@ -83,14 +105,19 @@ def inner() -> Flask:
     for endpoint in (threaded, tasked, after):
         name = {"threaded": "thread", "tasked": "task", "after": "after"}[endpoint.__name__]
         app.add_url_rule(f"/v1/tokens/{name}", name, endpoint)
+    app.add_url_rule("/v1/drain", "drain", drain, methods=["POST"])
+    app.add_url_rule("/v1/duplex", "duplex", duplex, methods=["POST"])
     app.config["PROPAGATE_EXCEPTIONS"] = False
     return app
 
 
 def _zipping(app: WSGIApplication) -> WSGIApplication:
-    """Compress every answer, as a middleware would."""
+    """Compress every answer where the client takes it, as a middleware would."""
 
     def zipped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if "gzip" not in environ.get("HTTP_ACCEPT_ENCODING", ""):
+            return app(environ, start_response)
+
         def start(status: str, headers: list[tuple[str, str]], *rest: object) -> Callable[[bytes], object]:
             kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
             return start_response(status, [*kept, ("Content-Encoding", "gzip")], *rest)

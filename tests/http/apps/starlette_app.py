@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
@@ -24,7 +25,6 @@ from meter_mw.asgi import MeterMiddleware
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
     from starlette.websockets import WebSocket
 
@@ -39,7 +39,8 @@ async def _paused(stream: subject.Stream) -> AsyncIterator[bytes]:
 
 def _native(reply: subject.Reply) -> Response:
     if isinstance(reply, subject.Stream):
-        return StreamingResponse(_paused(reply), media_type=reply.media_type)
+        declared = {} if reply.length is None else {"Content-Length": str(reply.length)}
+        return StreamingResponse(_paused(reply), media_type=reply.media_type, headers=declared)
     if isinstance(reply, subject.File):
         return FileResponse(reply.path)
     response = Response(reply.body, reply.status)
@@ -78,6 +79,21 @@ async def after(request: Request) -> Response:
     return Response(b"after", background=BackgroundTask(current().add, "tokens", 6))
 
 
+async def drain(request: Request) -> Response:
+    """Read a body as it comes, and say how long it was."""
+    return Response(str(sum([len(chunk) async for chunk in request.stream()])).encode())
+
+
+class Duplex:
+    """Sends back each part of a body as it comes; a StreamingResponse would look for the client itself."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        async for chunk in Request(scope, receive).stream():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
 async def talk(socket: WebSocket) -> None:
     await socket.accept()
     async for text in socket.iter_text():
@@ -88,6 +104,8 @@ def _routes() -> list[Route | WebSocketRoute]:
     native = [("/v1/tokens/thread", threaded), ("/v1/tokens/task", tasked), ("/v1/tokens/after", after)]
     return [
         *(Route(path, endpoint) for path, endpoint in native),
+        Route("/v1/drain", drain, methods=["POST"]),
+        Route("/v1/duplex", Duplex(), methods=["POST"]),
         *(
             Route(template, _endpoint(name, function), methods=list(methods))
             for name, methods, template, function in subject.ENDPOINTS

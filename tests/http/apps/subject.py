@@ -13,13 +13,16 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from meter_mw import KeyEntry, UsageError, current
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from meter_mw.model import Request
 
 if os.environ.get("SUBJECT_DEBUG"):
     logging.basicConfig(level=logging.DEBUG)
@@ -51,12 +54,13 @@ class Plain:
 
 @dataclass(frozen=True)
 class Stream:
-    """A body that comes in chunks, each after a pause in seconds."""
+    """A body that comes in chunks, each after a pause in seconds; `length` is declared where there is one."""
 
     chunks: Iterable[bytes]
     pause: float = 0.0
     media_type: str = "text/plain"
     on_chunk: Callable[[], None] = lambda: None
+    length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,32 @@ def check_outside() -> None:
         ran("left behind", str(current().subject))
 
 
-def resolve(key: str) -> KeyEntry | None:
-    """Read `plan.subject` as a known key; `boom…` fails with the key in its message."""
+def resolve(key: str) -> KeyEntry | dict[str, object] | None:
+    """Read `plan.subject` as a known key, and `plan.subject.account` and whatever comes after that.
+
+    `boom…` fails with the key in its message. The plans `raised` and `bygone` have an amount of their own
+    for each key, and keys of plan `inside` are counted and under no limit.
+    """
     if key.startswith("boom"):
         raise RuntimeError(f"no answer about {key}")
-    plan, dot, subject = key.partition(".")
-    return KeyEntry(subject, plan) if dot and plan.isalpha() else None
+    plan, *names = key.split(".")
+    if not names or not plan.isalpha():
+        return None
+    subject, account = names[0], names[1] if len(names) > 1 and names[1] else None
+    if plan not in ("raised", "bygone", "inside"):
+        return KeyEntry(subject, plan, account)
+    if plan == "inside":
+        return {"subject": subject, "plan": plan, "exempt": "counted"}
+    until = datetime.now(UTC).date() + timedelta(days=2 if plan == "raised" else -2)
+    return {"subject": subject, "plan": plan, "limits": {"monthly": {"cap": 3, "until": until.isoformat()}}}
+
+
+def cost(request: Request) -> object:
+    """Price a request by its query: `units=4`, `tokens=5`, or nonsense."""
+    name, _, value = request.query.partition("=")
+    if name == "tokens":
+        return {"requests": 1, "tokens": int(value)}
+    return int(value) if value.isdecimal() else value
 
 
 def refusal_body(refusal: object) -> tuple[str, bytes]:
@@ -217,6 +241,31 @@ def lying(call: Call) -> Reply:
     )
 
 
+def stream(call: Call) -> Reply:
+    """Send `count` chunks of `size` bytes with a `pause`, and fail after `raises` of them."""
+    count, size = int(call.query.get("count", "1")), int(call.query.get("size", "1"))
+    raises = int(call.query.get("raises", "-1"))
+
+    def chunks() -> Iterator[bytes]:
+        for number in range(count):
+            if number == raises:
+                raise RuntimeError("the stream failed")
+            yield b"x" * size
+
+    length = count * size if call.query.get("declared") else None
+    return Stream(chunks(), pause=float(call.query.get("pause", "0")), length=length)
+
+
+def status(call: Call) -> Reply:
+    return Plain(b"said", status=int(call.parameters["code"]))
+
+
+def pages(call: Call) -> Reply:
+    """Tell units in a field."""
+    told = call.query.get("told", "3")
+    return Plain(b"pages", fields=(("Content-Type", "text/plain"), ("X-Pages", told)))
+
+
 def health(call: Call) -> Reply:
     return Plain(b"well")
 
@@ -245,6 +294,14 @@ ENDPOINTS: tuple[tuple[str, tuple[str, ...], str, Callable[[Call], Reply]], ...]
     ("big-file", ("GET",), "/v1/big-file", big_file),
     ("sse", ("GET",), "/v1/sse", sse),
     ("lying", ("GET",), "/v1/lying", lying),
+    ("stream", ("GET",), "/v1/stream", stream),
+    ("status", ("GET",), "/v1/status/{code}", status),
+    ("paid", ("GET",), "/v1/paid/{code}", status),
+    ("pages", ("GET",), "/v1/pages", pages),
+    ("priced", ("GET",), "/v1/priced", chat),
+    ("inner", ("GET",), "/v1/inner", chat),
+    ("strictly", ("GET",), "/v1/strictly", chat),
+    ("widely", ("GET",), "/v1/widely", chat),
     ("elsewhere", ("GET",), "/elsewhere", chat),
 )
 """Name, methods, template and function of every endpoint that needs no framework."""
