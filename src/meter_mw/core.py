@@ -91,14 +91,22 @@ class Price:
     request: Request
 
 
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """Look how charges of a subject stand, and change nothing."""
+
+    tag: str
+    charges: tuple[Charge, ...]
+
+
 Costs: TypeAlias = tuple[tuple[str, int], ...]
 
 T = TypeVar("T")
-Command: TypeAlias = Admit | TopUp | Resolve | Price
+Command: TypeAlias = Admit | TopUp | Peek | Resolve | Price
 Reply: TypeAlias = "Tally | KeyEntry | Costs | None"
 Conversation: TypeAlias = Generator[Command, Reply, T]
-"""Yields an Admit or a TopUp and is sent its Tally, a Resolve and is sent a KeyEntry or None, or a Price
-and is sent what each meter is charged, None where the pricing gave no usable answer."""
+"""Yields an Admit, a TopUp or a Peek and is sent its Tally, a Resolve and is sent a KeyEntry or None, or a
+Price and is sent what each meter is charged, None where the pricing gave no usable answer."""
 
 
 class Answer(Enum):

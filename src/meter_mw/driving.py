@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from meter_mw.core import KeyEnded, Price, Resolve, ResolverUnavailable
+from meter_mw.core import KeyEnded, Peek, Price, Resolve, ResolverUnavailable
 from meter_mw.pricing import price
 from meter_mw.stores.outage import Outage
 from meter_mw.stores.port import Admit, Cancel, StoreUnavailable
@@ -87,7 +87,10 @@ class Driver:
         if isinstance(command, Price):
             return price(self._policy, command)
         try:
-            tally = self._stores.blocking.admit(command, patience_us=until_us - _monotonic_us())
+            if isinstance(command, Peek):
+                tally = self._stores.blocking.peek(command.tag, command.charges)
+            else:
+                tally = self._stores.blocking.admit(command, patience_us=until_us - _monotonic_us())
         except BaseException as failure:
             self._failed(command, failure)
             raise
@@ -100,14 +103,17 @@ class Driver:
         if isinstance(command, Price) or self._stores.awaited is None:
             return self._reply(command, until_us)
         try:
-            tally = await self._stores.awaited.admit(command, patience_us=until_us - _monotonic_us())
+            if isinstance(command, Peek):
+                tally = await self._stores.awaited.peek(command.tag, command.charges)
+            else:
+                tally = await self._stores.awaited.admit(command, patience_us=until_us - _monotonic_us())
         except BaseException as failure:
             self._failed(command, failure)
             raise
         self._outage.is_over()
         return tally
 
-    def _failed(self, command: Admit | TopUp, failure: BaseException) -> None:
+    def _failed(self, command: Admit | TopUp | Peek, failure: BaseException) -> None:
         """Say that the store is away; take back what an admission that nobody waits for was charged."""
         if isinstance(failure, StoreUnavailable):
             self._outage.goes_on(failure)

@@ -13,7 +13,7 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meter_mw import closing, core, lasting
+from meter_mw import closing, core, lasting, reporting
 from meter_mw.booking import Books
 from meter_mw.core import Answer
 from meter_mw.driving import Driver, Stores
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from meter_mw.lasting import Room
     from meter_mw.model import Request
     from meter_mw.policy.policy import Policy, SinkRule
+    from meter_mw.reporting import Usage
     from meter_mw.respond import Body, Fields, Refusal
     from meter_mw.sinks import Sink
     from meter_mw.stores.port import AsyncStore, Settle, Store
@@ -49,6 +50,9 @@ _log = logging.getLogger(__name__)
 
 _MEMORY_CLOSED_US = 10 * 1_000_000
 """In one process no command is lost or repeated, so what became of a rid need not be remembered long (µs)."""
+
+METER = "meter_mw.meter"
+"""Where a scope or an environ carries the meter that is around the app."""
 
 FLUSH_S = 5.0
 """Seconds that a process gives its last events when it ends; the journal keeps the rest for its successor."""
@@ -102,6 +106,19 @@ class Meter:
         if admission.reached:
             self._books.tell(admission)
         return admission
+
+    def usage(self, request: Request) -> Usage | Admission:
+        """Tell the caller of a request how it stands with its limits; consumes nothing.
+
+        Where nobody can be told the answer is an admission to `refuse`.
+        """
+        now_us = self._store.now_us()
+        return self._driver.drive(reporting.usage(self.policy, request, new_rid(now_us), now_us))
+
+    async def ausage(self, request: Request) -> Usage | Admission:
+        """Tell a caller how it stands without holding up the event loop; see `usage`."""
+        now_us = (self._async_store or self._store).now_us()
+        return await self._driver.adrive(reporting.usage(self.policy, request, new_rid(now_us), now_us))
 
     def refuse(self, admission: Admission) -> tuple[Refusal, Fields, bytes]:
         """Give the status, the fields and the body that tell a client why it is not served."""

@@ -21,7 +21,7 @@ from meter_mw.core import Answer
 from meter_mw.environ import CountedInput, StreamCut, UploadRefused, asked, facts, fitting
 from meter_mw.exchange import MARK, enter
 from meter_mw.lasting import UNBOUNDED
-from meter_mw.meter import Meter
+from meter_mw.meter import METER, Meter
 from meter_mw.model import Count
 from meter_mw.respond import exposed
 
@@ -76,6 +76,7 @@ class MeterMiddleware:
         if not admission.serves:
             return [_refuse(self.meter, admission, environ, start_response)[1]]
         exchange = environ[MARK] = self.meter.exchange(admission, request.method)
+        environ[METER] = self.meter
         response = _Response(self.meter, exchange, environ, start_response)
         return response.run(self.app, declared=request.declared is not None)
 

@@ -17,7 +17,7 @@ from meter_mw.asgi.http import HttpExchange
 from meter_mw.asgi.websocket import Socket
 from meter_mw.core import Answer
 from meter_mw.exchange import MARK, enter
-from meter_mw.meter import Meter
+from meter_mw.meter import METER, Meter
 from meter_mw.model import MeterError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class MeterMiddleware:
             await refuse(self.meter, admission, scope, receive, send)
             return
         exchange = scope[MARK] = self.meter.exchange(admission, request.method)
+        scope[METER] = self.meter
         outer = enter(exchange)
         try:
             if admission.answer is Answer.EXEMPT:

@@ -19,7 +19,7 @@ from meter_mw.core import Answer
 from meter_mw.django.streams import abandon, closing, counted, streamed
 from meter_mw.environ import CountedInput, asked, facts
 from meter_mw.exchange import MARK, enter
-from meter_mw.meter import Meter
+from meter_mw.meter import METER, Meter
 from meter_mw.model import Count
 from meter_mw.respond import exposed
 
@@ -124,6 +124,7 @@ class MeterMiddleware:
         """Count a request until its response is there; a streamed one is counted on by its stream."""
         exchange = self.meter.exchange(admission, request.method or "GET")
         request.META[MARK] = exchange
+        request.META[METER] = self.meter
         if admission.answer is not Answer.EXEMPT:
             _count_body(request, exchange, self.meter, in_steps=wanted.declared is None)
         outer = enter(exchange)
