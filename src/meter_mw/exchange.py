@@ -204,6 +204,22 @@ class Exchange:
         """Count `size` bytes of response body; servers send none beyond the declared length."""
         self.response_bytes += self.clipped(size)
 
+    def claims(self, count: Count, units: int) -> bool:
+        """Count `units` that are about to pass, if there is room; say whether they may.
+
+        In one step with the keeper's, so that what one part was granted is not spent by the next.
+        """
+        counter, room = _COUNTERS[count], _ROOMS[count]
+        if getattr(self, room) >= UNBOUNDED:
+            setattr(self, counter, getattr(self, counter) + units)
+            return True
+        with self._lock:
+            total = getattr(self, counter) + units
+            if total > getattr(self, room):
+                return False
+            setattr(self, counter, total)
+            return True
+
     def completes(self) -> bool:
         """Whether the client has the whole response with what is counted so far."""
         return self.bodiless or (self._declared is not None and self.response_bytes >= self._declared)
@@ -229,8 +245,9 @@ class Exchange:
         with self._lock:
             if self.ended:
                 return None
-            admission, receipt = self.admission, self._receipt(now_us, self.status)
-            self._told = self._counts()
+            counts = self._counts()  # once: what the edge counts meanwhile belongs to the next part
+            admission, receipt = self.admission, self._receipt(counts, now_us, self.status)
+            self._told = counts
             self._reported = {}
             self.part_us = now_us
             self._take_up(following)
@@ -248,13 +265,13 @@ class Exchange:
             if self.ended:
                 return None
             self.ended = True
-            return self._receipt(ended_us, self.status or _CLIENT_GONE)
+            return self._receipt(self._counts(), ended_us, self.status or _CLIENT_GONE)
 
     def _counts(self) -> tuple[int, int, int, int]:
         return (self.request_bytes, self.response_bytes, self.request_messages, self.response_messages)
 
-    def _receipt(self, now_us: int, status: int) -> Receipt:
-        counts = [now - told for now, told in zip(self._counts(), self._told, strict=True)]
+    def _receipt(self, totals: tuple[int, int, int, int], now_us: int, status: int) -> Receipt:
+        counts = [now - told for now, told in zip(totals, self._told, strict=True)]
         return Receipt(
             request_bytes=counts[0],
             response_bytes=counts[1],
@@ -275,6 +292,13 @@ _ORDER = {
     Count.RESPONSE_MESSAGES: 3,
 }
 
+
+_COUNTERS = {
+    Count.REQUEST_BYTES: "request_bytes",
+    Count.RESPONSE_BYTES: "response_bytes",
+    Count.REQUEST_MESSAGES: "request_messages",
+    Count.RESPONSE_MESSAGES: "response_messages",
+}
 
 _ROOMS = {
     Count.REQUEST_BYTES: "request_room",
