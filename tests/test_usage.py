@@ -274,9 +274,9 @@ def test_asking_changes_nothing(clock: Clock, store: MemoryStore) -> None:
     answers = [told(rules, request(key="k"), store) for _ in range(50)]
     assert answers == answers[:1] * 50
     assert store.peek(admission.caller.tag, admission.charges) == before
-    told(rules, request(key="a stranger"), store)
-    assert "a stranger" not in str(store._holders)
-    assert len(store._holders) == 2
+    holders = set(store._holders)
+    told(rules, request(key="stranger"), store)
+    assert set(store._holders) == holders
 
 
 # Who cannot be told
@@ -303,7 +303,7 @@ def test_nobody_is_refused(asked: Request, answer: Answer, mode: Mode, store: Me
     ("failure", "answer"),
     [
         (ResolverUnavailable("gone"), Answer.UNAVAILABLE),
-        (KeyEnded("the key was revoked"), Answer.UNIDENTIFIED),
+        (KeyEnded("revoked"), Answer.UNIDENTIFIED),
     ],
 )
 def test_a_key_that_cannot_be_resolved_is_refused(failure: Exception, answer: Answer) -> None:
