@@ -53,6 +53,7 @@ def stopped(step: Step, limit: str, most: int) -> Step:
         "charged": False,
         "limited_by": [limit],
         "request_bytes": Between(0, most),
+        "response_bytes": 0,
     }
     return replace(step, event=event)
 
@@ -405,7 +406,7 @@ CHARGES = (
     Scenario(
         "what the app fails to serve is not charged for",
         (
-            *(free(500), free(503)) * 2,
+            *(free(500, pause=SETTLED), free(503)) * 2,
             status(404, pause=SETTLED, answer={"RateLimit": limit("monthly", 1)}),
             status(200),
             denied_until_month_ends("monthly"),
@@ -415,7 +416,7 @@ CHARGES = (
     Scenario(
         "only what is said is charged for",
         (
-            *(free(302, "paid"), free(503, "paid")) * 2,
+            *(free(302, "paid", pause=SETTLED), free(503, "paid")) * 2,
             status(404, "paid", pause=SETTLED),
             status(201, "paid", answer={"RateLimit": limit("monthly", 0)}),
         ),

@@ -59,7 +59,7 @@ class Step:
     during: tuple[Step, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scenario:
     """Steps that one client takes. `edges` names those that the scenario is about, all by default.
 

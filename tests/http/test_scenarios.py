@@ -6,6 +6,7 @@ import re
 import socket
 import time
 import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from wire import Answer
 
     from servers import Server
+
+AT_ONCE = 6
+"""Scenarios that run together."""
 
 CASES = [
     pytest.param(edge, scenario, id=f"{edge}-{scenario.name}")
@@ -59,6 +63,11 @@ class Run:
             return self.key(step).split(".")[1]
         return pseudonym(SECRET.encode(), Credential(self.key(step)))
 
+    def take_all(self) -> Run:
+        for step in self.scenario.steps:
+            self.take(step)
+        return self
+
     def take(self, step: Step) -> None:
         """Send a request, and check what comes back."""
         time.sleep(step.pause + (int(self._wait) if step.after_wait else 0))
@@ -81,17 +90,30 @@ class Run:
             of_subject.append((step, answer))
 
 
+@pytest.fixture(scope="module")
+def runs(
+    serve: Callable[[str], Server], request: pytest.FixtureRequest
+) -> Iterator[Callable[[str, Scenario], Run]]:
+    """Give the run of a scenario at an edge; some go on at a time, as most of them wait most of the time."""
+    taken: dict[tuple[str, Scenario], Future[Run]] = {}
+    chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for each in chosen:
+            if "scenario" in each:
+                run = Run(serve(EDGES[each["edge"]]), each["scenario"])
+                taken[each["edge"], each["scenario"]] = pool.submit(run.take_all)
+        yield lambda edge, scenario: taken[edge, scenario].result()
+
+
 @pytest.mark.parametrize(("edge", "scenario"), CASES)
 def test_a_scenario(
     edge: str,
     scenario: Scenario,
-    serve: Callable[[str], Server],
+    runs: Callable[[str, Scenario], Run],
     counts: list[tuple[Server, str, str, int]],
 ) -> None:
     """What a client is told and what is recorded is what the scenario says, and nothing besides."""
-    run = Run(serve(EDGES[edge]), scenario)
-    for step in scenario.steps:
-        run.take(step)
+    run = runs(edge, scenario)
     reached = []
     for subject, expected in run.recorded.items():
         count = len(expected) + sum(bool(step.amended) for step, _ in expected) + len(scenario.thresholds)
