@@ -47,7 +47,7 @@ def rules(home: Path, plans: Mapping[str, Sequence[object]], **changes: object) 
 
 def serve(name: str, app: str, home: Path, store: str, *, workers: int = 1) -> Server:
     """Start a server with plans for whatever can be limited."""
-    plans = {
+    plans: dict[str, Sequence[object]] = {
         "cut": [{**CUT, "cap": "300 kB/month"}],
         "ingress": [INGRESS],
         "one": [SLOT, {**CUT, "cap": "1 GB/month", "reserve": "300 MB"}],
