@@ -1,0 +1,113 @@
+"""Long streams on real servers: recorded in parts, held while they last, and lost by no more than one part."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import wire
+
+import servers
+from servers import wait_for
+from support.servers import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servers import Server
+
+NAMES = ("uvicorn-h11", "gunicorn-gthread", "django-gunicorn", "django-uvicorn")
+CHECKPOINT = 1.0
+LOOK = CHECKPOINT / 4
+"""How often a keeper looks for what has lasted for a checkpoint."""
+
+CHUNK, PAUSE = 1_000, 0.05
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Give a server that records what lasts every second."""
+    home = tmp_path_factory.mktemp(request.param) / "home"
+    servers.furnish(home, {"checkpoint": "1s"})
+    with RedisServer() as redis:
+        environment = {"SUBJECT_REDIS": redis.url}
+        with servers.running(request.param, home, environment=environment) as running:
+            yield running
+
+
+class Client:
+    """A subject that has one slot, or whatever its plan says."""
+
+    def __init__(self, server: Server, plan: str = "slot") -> None:
+        self.server = server
+        self.subject = f"s-{uuid.uuid4().hex}"
+        self._fields = (("X-API-Key", f"{plan}.{self.subject}"), ("X-Variant", "redis"))
+
+    def begin(self, seconds: float) -> wire.socket.socket:
+        peer = wire.connect(self.server.port)
+        count = int(seconds / PAUSE)
+        peer.sendall(
+            wire.request("GET", f"/v1/stream?count={count}&size={CHUNK}&pause={PAUSE}", self._fields)
+        )
+        return peer
+
+    def ask(self) -> wire.Answer:
+        return wire.talk(self.server.port, wire.request("GET", "/v1/items/1", self._fields))
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Give the events so far, each once, without those of items."""
+        events = {
+            str(event["id"]): event
+            for event in self.server.events("redis")
+            if event["subject"] == self.subject and event["data"]["route"] != "items"  # type: ignore[index]
+        }
+        return sorted(events.values(), key=lambda event: event["data"].get("part", 0))  # type: ignore[attr-defined]
+
+
+def test_a_long_stream_is_recorded_in_parts_and_keeps_its_slot(server: Server) -> None:
+    """Four seconds are several events with the same sum, one request; nobody else gets the slot meanwhile."""
+    client = Client(server)
+    statuses = []
+    with client.begin(4.0) as peer:
+        began = time.monotonic()
+        assert peer.recv(1, wire.socket.MSG_PEEK)
+        while time.monotonic() - began < 3.5:
+            statuses.append(client.ask().status)
+            time.sleep(0.05)
+        answer = wire.listen(peer, "GET")
+    after = client.ask().status
+    assert set(statuses) == {429}
+    assert after == 200
+    assert (answer.whole, answer.received) == (True, 80 * CHUNK)
+    wait_for(lambda: sum(each["data"]["response_bytes"] for each in client.parts()) == 80 * CHUNK, "all")
+    first, *others = client.parts()
+    assert len(others) >= 2
+    assert "exchange" not in first["data"]
+    assert [each["data"]["exchange"] for each in others] == [first["id"]] * len(others)
+    assert [each["data"]["part"] for each in others] == list(range(1, len(others) + 1))
+    assert [each["data"]["requests"] for each in (first, *others)] == [1] + [0] * len(others)
+    times = [each["time"] for each in (first, *others)]
+    assert all(earlier < later for earlier, later in itertools.pairwise(times))
+    assert others[-1]["data"]["status"] == 200
+    print(f"PARTS {server.name}: {[each['data']['response_bytes'] for each in (first, *others)]}")
+
+
+def test_a_kill_loses_the_last_part_alone(server: Server) -> None:
+    """Whatever had passed a checkpoint before the kill is recorded."""
+    client = Client(server, "free")
+    with client.begin(20.0) as peer:
+        wait_for(lambda: len(client.parts()) >= 2, "two parts")
+        time.sleep(0.5)
+        for pid in server.workers() or [server.process.pid]:
+            os.kill(pid, signal.SIGKILL)
+        answer = wire.listen(peer, "GET")
+    assert not answer.whole
+    recorded = sum(each["data"]["response_bytes"] for each in client.parts())
+    lost = answer.received - recorded
+    print(f"KILLED {server.name}: {answer.received} received, {lost} of them lost")
+    assert 0 <= lost <= (CHECKPOINT + 2 * LOOK) / PAUSE * CHUNK
