@@ -244,6 +244,20 @@ def test_fields_of_the_response_report_units(metered: Metered) -> None:
     assert metered.events()[0]["tokens"] == 12
 
 
+def test_fifty_streams_together_pass_no_cap(metered: Metered) -> None:
+    """What all of them got is at most the cap, and what is recorded."""
+    inner = Sending(START, *[body(b"x" * 700)] * 30, body(b"", more=False))
+    app = metered(inner, cap("egress", 400_001, reserve=900, on_exhausted="cut"))
+
+    async def together() -> list[list[Message]]:
+        return await asyncio.gather(*[call(app) for _ in range(50)])
+
+    sent = [messages for messages in run(app, together()) if messages[0]["status"] == 200]
+    total = sum(len(passed(messages)) for messages in sent)
+    assert 300_000 <= total <= 400_001
+    assert sum(event["response_bytes"] for event in metered.events()) == total
+
+
 # Uploads
 
 
@@ -488,6 +502,9 @@ class Echo:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "websocket.connect"
         await send({"type": "websocket.accept"})
+        await self.answer(receive, send)
+
+    async def answer(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] == "websocket.receive":
             try:
                 await send({"type": "websocket.send", "text": message["text"].upper()})
@@ -589,6 +606,73 @@ def test_an_app_that_leaves_after_the_last_message(metered: Metered) -> None:
     app = metered(once, {**cap("asked", 1), "name": "other"})
     closes = [each for each in Talk("a", "b").serve(app, path="/closes") if "code" in each]
     assert [each["code"] for each in closes] == [1000]
+
+
+def test_a_socket_may_go_on_at_its_rate(metered: Metered) -> None:
+    """More than a burst passes in time; what comes too fast ends it."""
+    fast: list[int] = []
+
+    async def pacing(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        for _ in range(6):
+            await send({"type": "websocket.send", "text": "slow"})
+            await asyncio.sleep(0.03)
+        with contextlib.suppress(OSError):
+            while True:
+                await send({"type": "websocket.send", "text": "fast"})
+                fast.append(1)
+
+    rate = {"name": "told", "meter": "told", "rate": "50/second", "burst": 3}
+    app = metered(pacing, rate)
+    talk = Talk()
+    assert talk.serve(app)[-1]["code"] == 1008
+    assert talk.texts.count("slow") == 6
+    assert 1 <= len(fast) <= 10
+    assert metered.events()[0]["response_messages"] == len(talk.texts)
+
+
+def test_a_long_socket_is_recorded_in_parts(metered: Metered) -> None:
+    """Each part says what passed in it; limits go on, and the slot is the same one."""
+
+    async def lasting(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        for _ in range(2):
+            await send({"type": "websocket.send", "text": (await receive())["text"] * 2})
+            await asyncio.to_thread(app.meter._turn, current())
+        await Echo().answer(receive, send)
+
+    app = metered(lasting, {"concurrent": 1}, cap("told", 4, on_exhausted="cut"))
+    talk = Talk("a", "b", "c", "d", "e", "f")
+    assert talk.serve(app)[-1]["code"] == 1008
+    assert talk.texts == ["aa", "bb", "C", "D"]
+    events = metered.events()
+    assert [event["requests"] for event in events] == [1, 0, 0]
+    assert [event.get("part", 0) for event in events] == [0, 1, 2]
+    assert [event["response_messages"] for event in events] == [1, 1, 2]
+    assert [event["response_bytes"] for event in events] == [2, 2, 2]
+    assert run(app, call(app))[0]["status"] == 429
+
+
+def test_two_tasks_of_a_socket_pass_no_cap(metered: Metered) -> None:
+    """They ask for the same room; both count before either sends."""
+
+    async def shouting(scope: Scope, receive: Receive, send: Send) -> None:
+        async def shout() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    await send({"type": "websocket.send", "text": "!"})
+
+        await receive()
+        await send({"type": "websocket.accept"})
+        await asyncio.gather(*[shout() for _ in range(7)])
+
+    app = metered(shouting, cap("told", 100, reserve=3, on_exhausted="cut"))
+    talk = Talk()
+    talk.serve(app)
+    assert len(talk.texts) == 100
+    assert metered.events()[0]["response_messages"] == 100
 
 
 def test_long_names_fit_the_close(metered: Metered) -> None:
@@ -737,12 +821,12 @@ def test_a_socket_that_ends_frees_its_slot_first(metered: Metered) -> None:
 
 
 @pytest.fixture(params=["h11", "httptools"])
-def serve(request: pytest.FixtureRequest) -> Iterator[Callable[[ASGIApp], int]]:
+def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., int]]:
     """Serve an app by uvicorn, in a thread; gives its port."""
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
-    def start(app: ASGIApp) -> int:
-        config = uvicorn.Config(app, port=0, http=request.param, ws="websockets-sansio", log_level="warning")
+    def start(app: ASGIApp, sockets: str = "websockets-sansio") -> int:
+        config = uvicorn.Config(app, port=0, http=request.param, ws=sockets, log_level="warning")  # type: ignore[arg-type]
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -817,7 +901,7 @@ def _dechunked(data: bytes) -> tuple[bytes, bool]:
 
 @pytest.mark.parametrize("declared", ["", "&declared=1"])
 def test_the_wire_ends_at_the_cap(
-    metered: Metered, serve: Callable[[ASGIApp], int], capfd: pytest.CaptureFixture[str], declared: str
+    metered: Metered, serve: Callable[..., int], capfd: pytest.CaptureFixture[str], declared: str
 ) -> None:
     """A raw socket gets exactly the cap, in a transfer that is visibly broken; no traceback is logged."""
     app = metered(INNER, cap("egress", 100_001, reserve=4096, on_exhausted="cut"))
@@ -836,7 +920,7 @@ def test_the_wire_ends_at_the_cap(
 
 @pytest.mark.parametrize(("used", "status"), [(0, 413), (500, 429)])
 def test_a_chunked_upload_is_refused_on_its_way(
-    metered: Metered, serve: Callable[[ASGIApp], int], used: int, status: int
+    metered: Metered, serve: Callable[..., int], used: int, status: int
 ) -> None:
     """The client, still sending, gets the answer."""
     app = metered(INNER, cap("ingress", 1_000, reserve=100))
@@ -857,10 +941,12 @@ def test_a_chunked_upload_is_refused_on_its_way(
     assert event["request_bytes"] <= 1_000 - used
 
 
-def test_a_socket_on_a_real_server(metered: Metered, serve: Callable[[ASGIApp], int]) -> None:
+@pytest.mark.parametrize("sockets", ["websockets", "websockets-sansio", "wsproto"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::uvicorn.config.UvicornDeprecationWarning")
+def test_a_socket_on_a_real_server(metered: Metered, serve: Callable[..., int], sockets: str) -> None:
     """It closes with 1008 at the first message too many, and its event is there by then."""
     app = metered(INNER, cap("asked", 5, on_exhausted="cut"), {"concurrent": 1})
-    port = serve(app)
+    port = serve(app, sockets)
     with connect(f"ws://127.0.0.1:{port}/talk", additional_headers={"X-API-Key": "k"}) as client:
         for number in range(5):
             client.send(str(number))
@@ -877,7 +963,7 @@ def test_a_socket_on_a_real_server(metered: Metered, serve: Callable[[ASGIApp], 
     assert refused.value.response.status_code == 429
 
 
-def test_a_client_in_sequence_never_meets_itself(metered: Metered, serve: Callable[[ASGIApp], int]) -> None:
+def test_a_client_in_sequence_never_meets_itself(metered: Metered, serve: Callable[..., int]) -> None:
     """500 requests one after the other, with one slot: none is refused."""
     app = metered(INNER, {"concurrent": 1})
     with httpx.Client(base_url=f"http://127.0.0.1:{serve(app)}", headers={"X-API-Key": "k"}) as client:
@@ -886,7 +972,7 @@ def test_a_client_in_sequence_never_meets_itself(metered: Metered, serve: Callab
     assert len(metered.events()) == 500
 
 
-def test_an_aborted_stream_gives_back_what_it_held(metered: Metered, serve: Callable[[ASGIApp], int]) -> None:
+def test_an_aborted_stream_gives_back_what_it_held(metered: Metered, serve: Callable[..., int]) -> None:
     """The slot, and what of the reserve had not passed."""
     app = metered(INNER, {"concurrent": 1}, cap("egress", 50_000_000, reserve=40_000_000, on_exhausted="cut"))
     port = serve(app)
