@@ -84,9 +84,9 @@ class Limits(Protocol):
 class CountedInput:
     """A request body under WSGI, counted as the app reads it, by whichever method the stream has.
 
-    What has been read and does not fit is not handed on: the read raises UploadRefused. `in_steps` says
-    that the length of the body is not known, so that however much is asked for at once, little is read
-    beyond what fits.
+    What has been read and does not fit is neither handed on nor counted: the read raises UploadRefused.
+    `in_steps` says that the length of the body is not known, so that however much is asked for at once,
+    little is read beyond what fits.
     """
 
     def __init__(self, stream: InputStream, exchange: Exchange, limits: Limits, *, in_steps: bool) -> None:
@@ -156,13 +156,13 @@ class CountedInput:
 
     def _count(self, size: int) -> None:
         exchange = self._exchange
-        exchange.request_bytes += size
-        total = exchange.request_bytes
+        total = exchange.request_bytes + size
         if total > exchange.request_room:
             room = self._limits.top_up(exchange, Count.REQUEST_BYTES, total, refuses=True)
             if room.denied_by or room.unavailable:
                 self._limits.refused(exchange, room)
                 raise UploadRefused
+        exchange.request_bytes = total
 
 
 _READS = frozenset({"read", "read1", "readinto", "readinto1", "readline", "readlines"})

@@ -137,7 +137,9 @@ class MeterMiddleware:
             enter(outer)
 
     def _judge(self, exchange: Exchange, room: Room) -> None:
+        """Refuse an upload that Django has read and does not fit; none of it is handed on, nor counted."""
         if room.denied_by or room.unavailable:
+            exchange.request_bytes = 0
             self.meter.refused(exchange, room)
 
     def _begun(
