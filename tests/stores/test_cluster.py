@@ -28,7 +28,7 @@ from meter_mw.stores.redis_link import Transport
 from meter_mw.stores.redis_store import open_store
 from meter_mw.testing.stores import StoreConformance, settlement
 from meter_mw.testing.stores.bench import HUNDRED_A_DAY, PATIENCE_US, SECOND_US, TEN_A_SECOND
-from support.cluster import Cluster
+from support.cluster import Cluster, speaking_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -506,3 +506,28 @@ def test_the_map_is_read_from_whoever_answers(cluster: Cluster) -> None:
         load, tag, _ = split_over_two(cluster)
         assert store.admit(load.command(tag), patience_us=SECOND_US).verdict is Verdict.ADMITTED
         store.close()
+
+
+def test_other_commands_go_to_the_node_of_their_key(cluster: Cluster, store: ClusterStore) -> None:
+    """Several at once, those without a key to any; the replies come back in order."""
+    keys = [f"mw:{{{cluster.tag_on(node, uuid4().hex[:12])}}}" for node in cluster.nodes]
+    calls: list[Call] = [("TIME",), *(("SET", key, at) for at, key in enumerate(keys))]
+    calls += [("GET", key) for key in reversed(keys)]
+    replies = store.ask(calls, patience_us=SECOND_US)
+    assert replies[1:] == [b"OK"] * 3 + [b"2", b"1", b"0"]
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        store.ask((("GET", keys[0]), ("HGET", keys[1], "x")), patience_us=SECOND_US)
+
+
+def test_over_tls() -> None:
+    """The nodes are found, and each is entered by the certificates that the URL names."""
+    binary = speaking_tls()
+    if binary is None:
+        pytest.skip("no server here was built with TLS")
+    with Cluster(binary=binary, tls=True) as cluster:
+        load, tag, _ = split_over_two(cluster)
+        store = open_store(cluster.url)
+        assert store.admit(load.command(tag), patience_us=SECOND_US).verdict is Verdict.ADMITTED
+        assert load.used(store, [tag]) == (1, 1)
+        store.close()
+        assert asyncio.run(arace(cluster.url, load, [tag], 3)) == 3

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from redis.crc import key_slot
 
-from support.servers import RedisServer, free_port
+from support.certificates import certificate_for
+from support.servers import BINARIES, RedisServer, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,23 +34,44 @@ def _free_port() -> int:
             return port
 
 
+def speaking_tls() -> str | None:
+    """Give a server that was built with TLS, if this machine has one."""
+    found = (shutil.which("redis-server", path=folder) for folder in os.get_exec_path())
+    return next((path for path in found if path and b"libssl" in Path(path).read_bytes()), None)
+
+
+def _tls_lines(port: int) -> list[str]:
+    chain, authority = certificate_for("127.0.0.1")
+    files = {"cert-file": chain, "key-file": chain, "ca-cert-file": authority}
+    told = [f"tls-{name} {path}" for name, path in files.items()]
+    return [f"tls-port {port}", "tls-cluster yes", "tls-auth-clients no", *told]
+
+
 class Cluster:
     """Three masters that share all slots evenly."""
 
-    def __init__(self) -> None:
-        self._running = ExitStack()
-        lines = ("cluster-enabled yes", "cluster-node-timeout 5000", "cluster-config-file nodes.conf")
-        self.nodes = [self._running.enter_context(RedisServer(*lines, port=_free_port())) for _ in range(3)]
-        for number, node in enumerate(self.nodes):
-            first, end = (SLOTS * each // 3 for each in (number, number + 1))
-            self.tell(node, "SET-CONFIG-EPOCH", number + 1)
-            self.tell(node, "ADDSLOTS", *range(first, end))
-            self.tell(node, "MEET", "127.0.0.1", self.nodes[0].port)
-        self.wait()
+    def __init__(self, *, binary: str = BINARIES[0], tls: bool = False) -> None:
+        self._tls_ports = [_free_port() for _ in range(3)] if tls else []
+        lines = ["cluster-enabled yes", "cluster-node-timeout 5000", "cluster-config-file nodes.conf"]
+        with ExitStack() as running:
+            self.nodes = [
+                running.enter_context(RedisServer(*lines, *more, binary=binary, port=_free_port()))
+                for more in ([_tls_lines(port) for port in self._tls_ports] or [[]] * 3)
+            ]
+            for number, node in enumerate(self.nodes):
+                first, end = (SLOTS * each // 3 for each in (number, number + 1))
+                self.tell(node, "SET-CONFIG-EPOCH", number + 1)
+                self.tell(node, "ADDSLOTS", *range(first, end))
+                self.tell(node, "MEET", "127.0.0.1", (self._tls_ports or [self.nodes[0].port])[0])
+            self.wait()
+            self._running = running.pop_all()
 
     @property
     def url(self) -> str:
         """Where its nodes listen."""
+        if self._tls_ports:
+            authority = certificate_for("127.0.0.1").authority
+            return f"rediss+cluster://127.0.0.1:{self._tls_ports[0]}?ssl_ca_certs={authority}"
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
     def tell(self, node: RedisServer, *words: str | int) -> object:
