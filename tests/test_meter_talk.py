@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.core import Answer, Resolve, ResolverUnavailable
-from meter_mw.driving import Stores
 from meter_mw.meter import Meter
 from meter_mw.policy.identity import Credential
 from meter_mw.policy.policy import FileSinkRule, KeyEntry, Unknown
 from meter_mw.resolving import ResolverDesk
+from meter_mw.stores.access import Stores
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Admit, Cancel, StoreUnavailable, Tally, Verdict
 from support.policies import key_of, policy, rate, request

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meter_mw.core import Admission
-    from meter_mw.driving import Stores
     from meter_mw.journal import Forwarder, Journal
     from meter_mw.model import Receipt, UsageEvent
     from meter_mw.policy.policy import Policy
+    from meter_mw.stores.access import Stores
     from meter_mw.stores.port import Closed, Settle
 
 _log = logging.getLogger(__name__)

@@ -170,7 +170,7 @@ def told(
     lines = {line.limit.id: line for line in admission.lines}
     overage: dict[str, int] = {}
     for note in closed.notes:
-        booking = settled.bookings[note.index]
+        booking = settled.bookings[note.booking]
         line = lines[booking.charge.id]
         counted = line.held or not admission.standings
         if note.overage and counted and not line.limit.shadow:

@@ -376,7 +376,8 @@ def _window(charge: Charge, now_us: int) -> int:
 
 def _judged(asked: Admission, charges: tuple[Charge, ...], tally: Tally) -> Admission:
     standings, windows, granted = [], [], []
-    unfit, overage, found = [], [], []
+    unfit, overage = [], []
+    found: list[Reached] = []
     for line, charge, reading in zip(asked.lines, charges, tally.readings, strict=True):
         how = standing(line, charge, reading, tally.now_us)
         standings.append(how)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from meter_mw.core import KeyEnded, Peek, Price, Resolve, ResolverUnavailable
@@ -15,22 +14,13 @@ if TYPE_CHECKING:
     from meter_mw.core import Command, Conversation, Reply
     from meter_mw.policy.policy import Policy
     from meter_mw.resolving import ResolverDesk
-    from meter_mw.stores.port import AsyncStore, Store, TopUp
-    from meter_mw.stores.settler import DirectSettler, Settler
+    from meter_mw.stores.access import Stores
+    from meter_mw.stores.port import TopUp
 
 _T = TypeVar("_T")
 
 _FAILURES = (StoreUnavailable, ResolverUnavailable, KeyEnded)
 """What a conversation is told of, and decides about."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """The ways of one process to its store: `awaited` is none where the store never makes anyone wait."""
-
-    blocking: Store
-    awaited: AsyncStore | None
-    settler: Settler | DirectSettler
 
 
 class Driver:

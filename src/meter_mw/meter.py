@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from meter_mw import closing, core, lasting, reporting
 from meter_mw.booking import Books
 from meter_mw.core import Answer
-from meter_mw.driving import Driver, Stores
+from meter_mw.driving import Driver
 from meter_mw.exchange import Exchange
 from meter_mw.journal import Forwarder, Journal
 from meter_mw.keeping import Keeper
@@ -29,6 +29,7 @@ from meter_mw.resolving import ResolverDesk
 from meter_mw.respond import Responder, problem
 from meter_mw.rids import new_rid
 from meter_mw.sinks import FileSink, HttpSink, StdoutSink
+from meter_mw.stores.access import Stores
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Cancel
 from meter_mw.stores.settler import DirectSettler, Settler

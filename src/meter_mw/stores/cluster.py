@@ -211,7 +211,7 @@ def close(closings: Sequence[Closing], clock: str) -> Asking[tuple[list[Closed],
                 raise known
             answer, now_us = known
             outcomes.add(answer.outcome)
-            notes += [Note(step.at[note.index], note.overage, note.warned) for note in answer.notes]
+            notes += [Note(step.at[note.booking], note.overage, note.warned) for note in answer.notes]
         outcome = next(each for each in _OUTCOMES if each in outcomes)
         answers.append(Closed(outcome, tuple(sorted(notes, key=_index))))
     return answers, now_us
@@ -224,7 +224,7 @@ def _part(closing: Closing, step: Step) -> Closing:
 
 
 def _index(note: Note) -> int:
-    return note.index
+    return note.booking
 
 
 def _read(reply: object) -> Known:

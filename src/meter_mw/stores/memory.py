@@ -200,7 +200,7 @@ class MemoryStore:
             taken = None if known is None else known.taken.get(booking.charge.id)
             note = holder.settle(closing.rid, booking, taken, now_us)
             if note is not None and isinstance(closing, Settle):
-                notes.append(note._replace(index=index))
+                notes.append(note._replace(booking=index))
         ended = Outcome.ALREADY if isinstance(closing, Settle) else Outcome.VOID
         self._of(closing.tag).close(closing.rid, _Fate(ended, tuple(notes)), now_us)
         return Closed(Outcome.RECOVERED if known is None else Outcome.APPLIED, tuple(notes))

@@ -213,9 +213,9 @@ class Tally:
 
 
 class Note(NamedTuple):
-    """What a settlement turned out to be of one booking: see `Reading`."""
+    """What a settlement turned out to be of one `booking`, by its number from 0: see `Reading`."""
 
-    index: int
+    booking: int
     overage: int = 0
     warned: tuple[int, int] = (0, 0)
 
