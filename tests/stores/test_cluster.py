@@ -23,7 +23,18 @@ from meter_mw.stores.cluster import split
 from meter_mw.stores.cluster_astore import AsyncClusterStore
 from meter_mw.stores.cluster_map import read_cluster_url
 from meter_mw.stores.cluster_store import ClusterStore
-from meter_mw.stores.port import Admit, Booking, Cancel, Charge, Outcome, Settle, StoreUnavailable, Verdict
+from meter_mw.stores.port import (
+    Admit,
+    Booking,
+    Cancel,
+    Charge,
+    Closed,
+    Note,
+    Outcome,
+    Settle,
+    StoreUnavailable,
+    Verdict,
+)
 from meter_mw.stores.redis_link import Transport
 from meter_mw.stores.redis_store import open_store
 from meter_mw.testing.stores import StoreConformance, settlement
@@ -33,7 +44,7 @@ from support.cluster import Cluster, speaking_tls
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from meter_mw.stores.port import Closed, Closing, Tally, TopUp
+    from meter_mw.stores.port import Closing, Tally, TopUp
     from meter_mw.stores.redis_protocol import Call
     from meter_mw.stores.redis_store import RedisStore
     from support.servers import RedisServer
@@ -389,6 +400,39 @@ def test_a_failure_is_the_callers_to_settle_or_cancel(cluster: Cluster, store: C
         assert store.admit(command, patience_us=SECOND_US).verdict is Verdict.VOID
 
 
+def test_while_a_pool_is_away_nothing_is_charged_before_it_is_back(
+    cluster: Cluster, store: ClusterStore
+) -> None:
+    """So what is served meanwhile is marked as overage, and announced, by its settlement."""
+    load, tag, _ = split_over_two(cluster)
+    windows = load.charges()[0].windows
+    own = Charge("c:billed", Cap(10, Period.YEAR, bills=True, warn=(8,)), 12, 12, windows)
+    pool = node_of(store, cluster.nodes[1])
+    pool.answers = 0
+    with pytest.raises(StoreUnavailable):
+        store.admit(load.command(tag), patience_us=SECOND_US)
+    command = load.command(tag, (own, *load.charges()[1:]))
+    with pytest.raises(StoreUnavailable):
+        store.admit(command, patience_us=SECOND_US)
+    assert store.peek(tag, (own,)).readings[0].state.part == 0
+    pool.answers = 1_000
+    bookings = tuple(Booking(each, each.take, windows[1]) for each in command.charges)
+    (closed,) = store.settle((Settle(command.rid, tag, bookings),))
+    assert closed == Closed(Outcome.RECOVERED, (Note(0, 2, (0, 8)),))
+    assert store.admit(load.command(tag), patience_us=SECOND_US).verdict is Verdict.ADMITTED
+
+
+def test_a_threshold_is_announced_though_a_pool_denies(cluster: Cluster, store: ClusterStore) -> None:
+    """It is told once, and so by whoever reached it, even if what it was charged was given back."""
+    load, tag, _ = split_over_two(cluster, 0)
+    own = Charge("c:w", Cap(10, Period.YEAR, warn=(1,)), 1, 1, load.charges()[0].windows)
+    denied = store.admit(load.command(tag, (own, *load.charges()[1:])), patience_us=SECOND_US)
+    assert (denied.verdict, denied.readings[0].warned) == (Verdict.DENIED, (0, 1))
+    assert denied.readings[0].state.part == 0
+    admitted = store.admit(load.command(tag, (own,)), patience_us=SECOND_US)
+    assert (admitted.verdict, admitted.readings[0].warned) == (Verdict.ADMITTED, (0, 0))
+
+
 def test_a_frozen_node_holds_up_nobody_else(cluster: Cluster, store: ClusterStore) -> None:
     """Its callers wait no longer than they said; what had reached it changes nothing when it wakes."""
     load, tag, _ = split_over_two(cluster)
@@ -500,10 +544,14 @@ def test_a_server_that_is_no_cluster_is_said(redis_url: str) -> None:
 
 def test_the_map_is_read_from_whoever_answers(cluster: Cluster) -> None:
     """A seed that is gone, and one that hangs, cost a part of the first call's time, and no more."""
+    load, tag, _ = split_over_two(cluster)
+    nobody = open_store("redis+cluster://127.0.0.1:1")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="cannot be reached"):
+            nobody.admit(load.command(tag), patience_us=SECOND_US)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         store = open_store(f"redis+cluster://127.0.0.1:1,127.0.0.1:{port},127.0.0.1:{cluster.nodes[2].port}")
-        load, tag, _ = split_over_two(cluster)
         assert store.admit(load.command(tag), patience_us=SECOND_US).verdict is Verdict.ADMITTED
         store.close()
 

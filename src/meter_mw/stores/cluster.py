@@ -2,7 +2,8 @@
 
 Rule 1: a step is what a command asks under one hash tag; one script call decides it, and keeps the rid there.
 Rule 2: the subject's own step goes first, as most denials are there, and one who is over their own limits
-takes nothing from what others share. The pools' steps go together after it.
+takes nothing from what others share. The pools' steps go together after it. But those whose node failed last
+go before: where it still does, nothing has been charged, and the settlement books and marks all of it.
 Rule 3: all are charged before anyone is told, so no limit is passed; a denial gives back what the others
 were charged before it is told, or in the background where their nodes do not answer in time.
 Rule 4: a failure is left to the caller like that of one node: who serves settles, and who refuses cancels.
@@ -67,13 +68,18 @@ def split(tag: str, charges: Sequence[Charge]) -> tuple[Step, ...]:
     )
 
 
-def decide(command: Admit | TopUp, clock: str, later: Callable[[Closing], None]) -> Asking[Tally]:
-    """Decide a command, or raise StoreUnavailable; `later` closes what could not be closed now."""
+def decide(
+    command: Admit | TopUp, clock: str, later: Callable[[Closing], None], fails: Callable[[str], bool]
+) -> Asking[Tally]:
+    """Decide a command, or raise StoreUnavailable.
+
+    `later` closes what could not be closed now; `fails` says whether the node of a tag failed last.
+    """
     steps = split(command.tag, command.charges)
     if isinstance(command, TopUp):
         return (yield from _topped_up(command, steps, clock))
     told: dict[Step, Known] = {}
-    for phase in _phases(steps, command.tag):
+    for phase in _phases(steps, command.tag, fails):
         told |= yield from _asked(command, phase, clock)
         if any(_is(each, Verdict.DENIED) for each in told.values()):
             if len(steps) > 1:
@@ -84,9 +90,14 @@ def decide(command: Admit | TopUp, clock: str, later: Callable[[Closing], None])
     return _judged(told)
 
 
-def _phases(steps: tuple[Step, ...], tag: str) -> Sequence[tuple[Step, ...]]:
-    own = 1 if steps[0].tag == tag else 0
-    return [each for each in (steps[:own], steps[own:]) if each]
+def _phases(steps: tuple[Step, ...], tag: str, fails: Callable[[str], bool]) -> Sequence[Sequence[Step]]:
+    """Give the steps that go together, in their order (Rule 2)."""
+    if len(steps) == 1:
+        return [steps]
+    failing = [step for step in steps if fails(step.tag)]
+    own = [step for step in steps if step.tag == tag and step not in failing]
+    pools = [step for step in steps if step.tag != tag and step not in failing]
+    return [phase for phase in (failing, own, pools) if phase]
 
 
 def _topped_up(command: TopUp, steps: tuple[Step, ...], clock: str) -> Asking[Tally]:
@@ -148,8 +159,16 @@ def _denied(
             later(undoing)
         looked = _read(next(replies))
         if (isinstance(looked, Tally) and looked.readings) or step not in readings:
+            told_before = readings.get(step)
             readings[step] = _readings(step, looked, denial)
+            if told_before:
+                readings[step] = tuple(map(_announcing, readings[step], told_before))
     return _together(denial, readings)
+
+
+def _announcing(reading: Reading, charged: Reading) -> Reading:
+    """Keep what the charge announced: a threshold is told once, and giving back does not untell it."""
+    return reading._replace(warned=charged.warned)
 
 
 def _undoing(command: Admit, step: Step, known: Known | None) -> Closing | None:

@@ -50,7 +50,7 @@ class AsyncClusterStore:
     async def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         """Decide in one round trip, or two or three where several slots are concerned."""
         sent_us = self._store_clock.local()
-        talk = cluster.decide(command, self._time(), self._background.later)
+        talk = cluster.decide(command, self._time(), self._background.later, self._slots.fails)
         tally = await self._hold(talk, patience_us)
         self._store_clock.learn(tally.now_us, sent_us)
         return tally

@@ -90,6 +90,7 @@ class SlotMap:
         self._clock = clock
         self._owners: list[Place | None] = []
         self._doubted: set[Place] = set()
+        self._failing: set[Place] = set()
         self._reload_from = 0.0
 
     @property
@@ -117,6 +118,16 @@ class SlotMap:
     def doubt(self, place: Place) -> None:
         """Learn that a node failed: another may have its slots by now."""
         self._doubted.add(place)
+        self._failing.add(place)
+
+    def trust(self, place: Place) -> None:
+        """Learn that a node answered."""
+        if self._failing:
+            self._failing.discard(place)
+
+    def fails(self, tag: str) -> bool:
+        """Say whether the node of a hash tag failed when it was asked last."""
+        return bool(self._failing and self._owners) and self._owners[key_slot(tag.encode())] in self._failing
 
     def wants_reload(self) -> bool:
         """Say whether the map is to be read anew, to one caller a second."""
@@ -176,6 +187,8 @@ def routed(calls: Sequence[Call], slots: SlotMap) -> Routing:
         trip, answers = waiting, (yield Round(_by_node(calls, waiting), pause or rounds >= _QUICK_ROUNDS))
         waiting, pause, rounds = {}, False, rounds + 1
         left = {place: iter(said) for place, said in answers.items() if isinstance(said, list)}
+        for place in left:
+            slots.trust(place)
         for index, (place, asking) in trip.items():
             failed = answers[place]
             if isinstance(failed, StoreUnavailable):

@@ -54,7 +54,7 @@ class ClusterStore:
     def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         """Decide in one round trip, or two or three where several slots are concerned; see `Store.admit`."""
         sent_us = self._store_clock.local()
-        tally = self._hold(cluster.decide(command, self._time(), self.later), patience_us)
+        tally = self._hold(cluster.decide(command, self._time(), self.later, self._slots.fails), patience_us)
         self._store_clock.learn(tally.now_us, sent_us)
         return tally
 
