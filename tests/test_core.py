@@ -841,6 +841,8 @@ def test_preflights_are_never_refused(mode: Mode, plan: str | None) -> None:
     assert (admission.answer, admission.charges) == (Answer.ALLOWED, ())
     assert settlement(rules, admission, RECEIPT) is None
     assert usage_event(rules, admission, "OPTIONS", RECEIPT).data["requests"] == 0
+    event = usage_event(rules, admission, "OPTIONS", RECEIPT)
+    assert event.subject == ("anon_nobody" if plan is None else anonymous_subject(SECRET, "192.0.2.7"))
 
 
 def test_a_key_in_the_query_of_a_preflight_is_that_of_the_request_to_come() -> None:

@@ -159,6 +159,7 @@ def test_what_cuts_passes_what_is_left_and_not_a_byte_more(clock: Clock) -> None
     rules, store = policy(egress(250, cut=True)), MemoryStore(clock)
     admission = held(rules, request(key="k"), store)
     assert widened(store, rules, admission, 150) == Room(250, 150)
+    assert widened(store, rules, admission, 250) == Room(250, 250)  # to the last byte, and no limit is named
     room = widened(store, rules, admission, 260)
     assert (room.units, room.passes) == (250, 250)
     (stop,) = room.denied_by
