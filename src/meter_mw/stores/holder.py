@@ -181,7 +181,8 @@ class Holder:
     def _charge_count(self, ask: CountAsk, until_us: int, after: RequestId | None) -> tuple[Reading, Taken]:
         before, quota, units = ask.state, ask.quota, ask.granted
         if isinstance(quota, Cap):
-            state, renews = recounted(before, quota, units, held=units if ask.charge.held else 0), False
+            state = recounted(before, quota, units, held=units if ask.charge.held else 0)
+            renews = ask.held is not None
         else:
             handed = self.holds.pop((after, ask.charge.id), None) if after else None
             count = before.used - (handed.units if handed else 0) + units

@@ -590,7 +590,7 @@ local function charge_count(ask)
   else
     after = recounted(before, units, ask.held and units or 0, 0, ask.included, ask.warn)
   end
-  if units > 0 or byte(ask.id) == SLOTS and (ask.handed or ask.hold) then
+  if units > 0 or ask.hold or ask.handed then
     ask.holder.entries[ask.id] = after
     ask.holder.changed = true
   end

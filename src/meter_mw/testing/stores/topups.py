@@ -149,6 +149,17 @@ class TopUpLaws(Laws):
             assert at.settle(command, tally, actual) is Outcome.APPLIED
             assert at.used(at.charge("c", FIVE_A_MINUTE)) == used
 
+    def test_a_top_up_in_the_next_window_may_need_nothing(self) -> None:
+        """It renews the lease there all the same, and what the settlement finds beyond is booked there."""
+        at = self.bench()
+        command = at.command(at.charge("c", FIVE_A_MINUTE, 3, held=True), lease_us=90 * SECOND_US)
+        tally = at.send(command)
+        at.clock.move(60 * SECOND_US)
+        topped = at.top_up(command, at.charge("c", FIVE_A_MINUTE, 2, held=True))
+        assert (topped.verdict, topped.readings[0].granted) == (Verdict.ADMITTED, 3)
+        assert at.settle(command, tally, 5) is Outcome.APPLIED
+        assert at.used(at.charge("c", FIVE_A_MINUTE)) == 2
+
     def test_a_hold_that_rolled_comes_back_from_its_window(self) -> None:
         """When the lease of a hold over two windows ends, the new window gets back what it gave."""
         at = self.bench()
