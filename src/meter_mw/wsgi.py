@@ -152,28 +152,30 @@ class _Response:
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
-        exchange, head = self._exchange, Headers(headers)
         if not self.is_refused():
-            exchange.begin(int(status[:3]), head.get("Content-Length"))
+            self._take_head(status, Headers(headers), [exc_info] if exc_info else [])
+        return self._counted
+
+    def _take_head(self, status: str, head: Headers, exc_info: list[ExcInfo]) -> None:
+        exchange = self._exchange
+        exchange.begin(int(status[:3]), head.get("Content-Length"))
         for name in exchange.hear(head.getlist):
             head.remove(name)
         _add(self._meter.responder.fields(exchange.admission), head, self._environ)
         # PEP 3333: exc_info is passed only when there is one; some servers take two arguments.
-        more = [exc_info] if exc_info else []
-        self._head = lambda: self._start_response(status, head.to_wsgi_list(), *more)
+        self._head = lambda: self._start_response(status, head.to_wsgi_list(), *exc_info)
         if not self._holds_back or self._under_way:
             self._begin()
 
-        def counted(data: bytes) -> None:
-            if self.is_refused() and not self._under_way:
-                raise UploadRefused
-            data = self.hand_on(data)
-            if self._write is not None:
-                self._write(data)
-            if self.is_cut:
-                raise StreamCut
-
-        return counted
+    def _counted(self, data: bytes) -> None:
+        """Write, as the app's `write`."""
+        if self.is_refused() and not self._under_way:
+            raise UploadRefused
+        data = self.hand_on(data)
+        if self._write is not None:
+            self._write(data)
+        if self.is_cut:
+            raise StreamCut
 
     def _begin(self) -> None:
         """Hand on the head, once it is there."""
@@ -204,10 +206,11 @@ class _Response:
         return chunk
 
     def refuse(self) -> bytes:
-        """Answer a refused upload in the app's place; a response that has begun is cut."""
+        """Answer a refused upload in the app's place; a response that has begun is cut, and charged for."""
         self._over = True
         admission = self._exchange.refusal
         if self._under_way or admission is None:
+            self._exchange.refusal = None
             self.is_cut = True
             raise StreamCut
         self._head = None

@@ -21,6 +21,7 @@ from limited import CUT, EGRESS, INGRESS, SLOT, key, rules, serve
 import servers
 from meter_mw.django import MeterMiddleware
 from meter_mw.environ import StreamCut, UploadRefused
+from meter_mw.exchange import enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -89,6 +90,7 @@ def metered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         return opened[-1]
 
     yield open_
+    enter(None)  # some were left as no server leaves one
     for each in opened:
         each.meter.meter.close()
 
