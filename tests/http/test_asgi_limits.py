@@ -473,8 +473,8 @@ class Talk:
         return self._then or {"type": "websocket.disconnect", "code": 1005}
 
     async def send(self, message: Message) -> None:
-        assert not self._closed.is_set(), f"{message} after the close"
         self.sent.append(message)
+        assert not self._closed.is_set(), f"{message} after the close"
         if self.app is not None:
             self.written.append(self.app.meter._journal.tail() is not None)
         if message["type"] == "websocket.close":
@@ -606,6 +606,48 @@ def test_an_app_that_leaves_after_the_last_message(metered: Metered) -> None:
     app = metered(once, {**cap("asked", 1), "name": "other"})
     closes = [each for each in Talk("a", "b").serve(app, path="/closes") if "code" in each]
     assert [each["code"] for each in closes] == [1000]
+
+
+def test_a_reader_hears_of_a_close_that_a_writer_met(metered: Metered) -> None:
+    """It waits for a message meanwhile, and is told why none comes."""
+
+    async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        reader = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        await send({"type": "websocket.send", "text": "1"})
+        with pytest.raises(OSError, match="limit"):
+            await send({"type": "websocket.send", "text": "2"})
+        heard.append(await reader)
+
+    heard: list[Message] = []
+    app = metered(reading, cap("told", 1, on_exhausted="cut"))
+    assert Talk().serve(app)[-1]["code"] == 1008
+    assert [each["code"] for each in heard] == [1008]
+
+
+def test_a_socket_read_that_is_given_up_loses_nothing(metered: Metered) -> None:
+    """Cancelled while the store is asked, it leaves its message for the next."""
+
+    async def impatient(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(receive(), 0.05)
+        app.meter.atop_up = top_up  # type: ignore[method-assign]
+        await send({"type": "websocket.send", "text": (await receive())["text"]})
+
+    async def never(*_: object, **__: object) -> Any:
+        await asyncio.Event().wait()
+
+    app = metered(impatient, cap("asked", 10, reserve=1))
+    top_up, app.meter.atop_up = app.meter.atop_up, never  # type: ignore[method-assign]
+    talk = Talk("a", "b")
+    talk.serve(app)
+    assert talk.texts == ["b"]
+    assert metered.events()[0]["request_messages"] == 2
 
 
 def test_a_socket_may_go_on_at_its_rate(metered: Metered) -> None:
