@@ -23,8 +23,9 @@ DEFAULT_STORE = "${METER_STORE:-memory://}"
 FAILURES = {each.value: each for each in Failure}
 
 _SERVICE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_SCHEMES = ("memory", "redis", "rediss", "redis+unix", "unix", "valkey", "valkeys")
-_SCHEMES_LATER = ("redis+cluster", "redis+sentinel")
+_CLUSTERS = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
+_SCHEMES = ("memory", "redis", "rediss", "redis+unix", "unix", "valkey", "valkeys", *_CLUSTERS)
+_SCHEMES_LATER = ("redis+sentinel",)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,19})://")
 
 _DEADLINES_US = (5_000, 10_000_000)
@@ -119,7 +120,7 @@ def read_store(field: Field) -> str | None:
             else field.suggestion(f"{scheme[1]}://", [f"{each}://" for each in _SCHEMES]),
         )
         return None
-    fault = _fault_of_store(text, scheme[1])
+    fault = _fault_of_cluster(text) if scheme[1] in _CLUSTERS else _fault_of_store(text, scheme[1])
     if fault is not None:
         hidden.complain(fault)
         return None
@@ -149,6 +150,20 @@ def _fault_of_store(url: str, scheme: str) -> str | None:
         if re.fullmatch(r"/?[0-9]*", parts.path)
         else "the store's URL does not end in the number of a database"
     )
+
+
+def _fault_of_cluster(url: str) -> str | None:
+    """Say what is wrong with the URL of a cluster, which has several hosts, without showing it."""
+    rest = url.partition("://")[2]
+    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    user, at, several = rest[:end].rpartition("@")
+    hosts = several.split(",")
+    if not all(hosts):
+        return "a cluster's hosts stand one after the other, as in redis+cluster://host:7000,host:7001"
+    if urlsplit(rest[end:]).path not in ("", "/", "/0"):
+        return "a cluster has one database, and its URL names none"
+    faults = (_fault_of_store(f"redis://{user}{at}{host}{rest[end:]}", "redis") for host in hosts)
+    return next((fault for fault in faults if fault is not None), None)
 
 
 def default_store(root: Field) -> Field:
