@@ -399,6 +399,37 @@ def test_a_room_widens_what_may_pass() -> None:
     assert rooms_of(passing)[3] == UNBOUNDED
 
 
+@pytest.mark.parametrize("count", [Count.REQUEST_BYTES, Count.RESPONSE_BYTES, Count.RESPONSE_MESSAGES])
+def test_what_is_about_to_pass_is_counted_if_there_is_room(count: Count) -> None:
+    """To the last unit, and not one more; without a limit everything has room."""
+    passing = limited()
+    room = {Count.REQUEST_BYTES: 300, Count.RESPONSE_BYTES: 500, Count.RESPONSE_MESSAGES: 1}[count]
+    assert passing.claims(count, room)
+    assert not passing.claims(count, 1)
+    assert passing.claims(count, 0)
+    assert passing.claims(Count.REQUEST_MESSAGES, 10**9)
+    receipt = passing.end(100)
+    assert receipt is not None
+    assert getattr(receipt, count.value.replace("-", "_")) == room
+    assert receipt.request_messages == 10**9
+
+
+def test_threads_that_claim_together_never_pass_the_room() -> None:
+    """Of 8 that want 100 each of 500 five have them."""
+    passing, together, had = limited(), threading.Barrier(8), []
+
+    def claim() -> None:
+        together.wait()
+        had.append(passing.claims(Count.RESPONSE_BYTES, 100))
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (had.count(True), passing.response_bytes) == (5, 500)
+
+
 def test_what_the_declared_length_clips_counts_what_is_sent() -> None:
     """The rest of a chunk beyond it is neither sent nor counted, nor room asked for it."""
     passing = exchange()

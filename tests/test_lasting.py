@@ -97,6 +97,24 @@ def test_the_tightest_grant_is_the_room(clock: Clock) -> None:
     assert rooms(admission) == {Count.RESPONSE_BYTES: 50, Count.REQUEST_BYTES: 100}
 
 
+@pytest.mark.parametrize(
+    ("cut", "on", "room"),
+    [
+        (True, Failure.CLOSED, 0),
+        (True, Failure.OPEN, UNBOUNDED),
+        (False, Failure.CLOSED, UNBOUNDED),
+        (False, Failure.OPEN, UNBOUNDED),
+    ],
+)
+def test_without_the_stores_answer_only_what_cuts_and_is_closed_waits(
+    cut: bool, on: Failure, room: int
+) -> None:
+    """The next part of a stream has not been granted anything yet, or the store is away."""
+    rules = policy(egress(1_000, cut=cut, on=on))
+    part = next_part(rules, admission_on(rules, request(key="k")), PART, NOW_US)
+    assert rooms(part) == {Count.RESPONSE_BYTES: room}
+
+
 # How much is asked
 
 

@@ -1,0 +1,278 @@
+"""One process's meter while exchanges last: parts, rooms, slots, thresholds and late reports, to the sink."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meter_mw.core import Answer
+from meter_mw.lasting import Room
+from meter_mw.meter import Meter
+from meter_mw.model import THRESHOLD_EVENT, Count
+from meter_mw.periods import Period
+from meter_mw.policy.policy import FileSinkRule, OnExhausted
+from meter_mw.quota import Cap
+from support.policies import EGRESS, INGRESS, SECOND_US, TOKENS, cap, policy, rate, request, slots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from meter_mw.core import Admission, Conversation
+    from meter_mw.exchange import Exchange
+    from meter_mw.policy.policy import Limit
+
+
+class Bench:
+    """A meter, and what reaches its sink."""
+
+    def __init__(self, folder: Path, limits: tuple[Limit, ...], store: str = "memory://") -> None:
+        self.usage = folder / "usage.jsonl"
+        rules = policy(*limits, journal=folder / "journal", sinks=[FileSinkRule(self.usage)], store=store)
+        self.meter = Meter(rules)
+
+    def begin(self, **fields: str) -> Exchange:
+        """Take a request in."""
+        admission = self.meter.admit(request(key="k", **fields))
+        assert admission.answer is Answer.ALLOWED
+        exchange = self.meter.exchange(admission, "GET")
+        exchange.begin(200, None)
+        return exchange
+
+    def events(self) -> list[dict[str, object]]:
+        """Have all delivered, and give the data of what arrived, with the type of each."""
+        assert self.meter.flush()
+        lines = self.usage.read_text().splitlines() if self.usage.exists() else []
+        return [{"type": each["type"], **each["data"]} for each in map(json.loads, lines)]
+
+    def used(self) -> dict[str, int | None]:
+        """Give what is counted of each limit."""
+        found = self.meter.usage(request(key="k"))
+        return {each.standing.line.limit.name: each.standing.used for each in found.limits}  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    """Give meters on hand-made limits; all are closed when the test ends."""
+    made: list[Bench] = []
+
+    def make(*limits: Limit, store: str = "memory://") -> Bench:
+        made.append(Bench(tmp_path, limits, store))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.meter.close()
+
+
+def egress(units: int, *, cut: bool = False) -> Limit:
+    """Make a cap on response bytes that holds 100 at a time."""
+    ends = OnExhausted.CUT if cut else OnExhausted.FINISH
+    return replace(cap(units, meter=EGRESS, name="egress"), reserve=100, on_exhausted=ends)
+
+
+# Parts
+
+
+def test_a_long_exchange_is_recorded_in_parts(bench: Callable[..., Bench]) -> None:
+    """One request in all; the bytes and reports of each part; the first one's rid in common."""
+    all_ = bench(cap(9), egress(10**6), slots(1))
+    exchange = all_.begin()
+    first = exchange.admission.rid
+    exchange.passes(70)
+    exchange.add("tokens", 5)
+    all_.meter._turn(exchange)
+    assert all_.used() == {"cap": 1, "egress": 70 + 100, "slots": 1}
+    exchange.passes(30)
+    all_.meter._turn(exchange)
+    exchange.passes(8)
+    settlement = all_.meter.finish(exchange)
+    assert settlement is not None
+    all_.meter.release(exchange, settlement)
+    events = all_.events()
+    assert [each["requests"] for each in events] == [1, 0, 0]
+    assert [each["response_bytes"] for each in events] == [70, 30, 8]
+    assert [each.get("tokens") for each in events] == [5, None, None]
+    assert [(each.get("exchange"), each.get("part")) for each in events] == [
+        (None, None),
+        (first, 1),
+        (first, 2),
+    ]
+    assert all_.used() == {"cap": 1, "egress": 108, "slots": 0}
+
+
+def test_a_part_in_which_nothing_passed_is_not_recorded(bench: Callable[..., Bench]) -> None:
+    """But for the first, which is the request; what is held goes on all the same."""
+    all_ = bench(slots(1))
+    exchange = all_.begin()
+    for _ in range(4):
+        all_.meter._turn(exchange)
+    assert [each["requests"] for each in all_.events()] == [1]
+    assert all_.meter.admit(request(key="k")).answer is Answer.DENIED
+    settlement = all_.meter.finish(exchange)
+    assert settlement is not None
+    all_.meter.release(exchange, settlement)
+    assert all_.meter.admit(request(key="k")).answer is Answer.ALLOWED
+
+
+def test_what_has_ended_has_no_part(bench: Callable[..., Bench]) -> None:
+    """A keeper that comes too late changes nothing."""
+    all_ = bench(cap(9))
+    exchange = all_.begin()
+    assert all_.meter.finish(exchange) is None
+    all_.meter._turn(exchange)
+    assert len(all_.events()) == 1
+    assert exchange not in all_.meter._keeper._exchanges
+
+
+# Rooms
+
+
+def test_a_stream_is_topped_up_and_cut_to_the_byte(bench: Callable[..., Bench]) -> None:
+    """The sum of what passes is the cap, across parts too; the event names the limit."""
+    all_ = bench(egress(450, cut=True))
+    exchange = all_.begin()
+    passed = 0
+    while True:
+        if passed + 60 > exchange.response_room:
+            room = all_.meter.top_up(exchange, Count.RESPONSE_BYTES, passed + 60)
+            if room.passes < passed + 60:
+                exchange.passes(room.passes - passed)
+                exchange.stopped(room.denied_by)
+                break
+        exchange.passes(60)
+        passed += 60
+        if passed == 180:
+            all_.meter._turn(exchange)
+            assert all_.meter.flush()
+    all_.meter.finish(exchange)
+    assert exchange.response_bytes == 450
+    events = all_.events()
+    assert [(each["response_bytes"], each.get("limited_by")) for each in events] == [
+        (180, None),
+        (270, ["egress"]),
+    ]
+    assert all_.used() == {"egress": 450}
+
+
+def test_a_room_that_a_new_part_has_overtaken_is_asked_for_again(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper comes between the question and its answer: the answer was about the part before."""
+    all_ = bench(egress(10**6))
+    exchange = all_.begin()
+    exchange.passes(90)
+    drive = all_.meter._driver.drive
+    asked: list[str] = []
+
+    def interrupted(talk: Conversation[Room]) -> Room:
+        asked.append(exchange.admission.rid)
+        room = drive(talk)
+        if len(asked) == 1:
+            monkeypatch.setattr(all_.meter._driver, "drive", drive)
+            all_.meter._turn(exchange)
+            monkeypatch.setattr(all_.meter._driver, "drive", interrupted)
+        return room
+
+    monkeypatch.setattr(all_.meter._driver, "drive", interrupted)
+    room = all_.meter.top_up(exchange, Count.RESPONSE_BYTES, 150)
+    assert len(set(asked)) == 2
+    assert asked[-1] == exchange.admission.rid
+    assert (room.passes, exchange.response_room) == (150, 90 + 160)
+
+
+def test_an_upload_is_refused_on_its_way(bench: Callable[..., Bench]) -> None:
+    """The refusal is 413 where it never fits; the event costs no request, and the bytes that had passed."""
+    all_ = bench(cap(9), replace(cap(300, meter=INGRESS, name="ingress"), reserve=100))
+    exchange = all_.begin(transfer_encoding="chunked")
+    exchange.request_bytes = 250
+    assert all_.meter.top_up(exchange, Count.REQUEST_BYTES, 250, refuses=True).passes == 250
+    room = all_.meter.top_up(exchange, Count.REQUEST_BYTES, 301, refuses=True)
+    refusal, _, body = all_.meter.refuse(all_.meter.refused(exchange, room))
+    assert (refusal.status, json.loads(body)["violated-policies"]) == (413, ["ingress"])
+    exchange.status = refusal.status
+    all_.meter.finish(exchange)
+    (event,) = all_.events()
+    assert (event["requests"], event["charged"], event["limited_by"]) == (0, False, ["ingress"])
+    assert all_.used() == {"cap": 0, "ingress": 250}
+
+
+def test_an_upload_that_cannot_be_asked_about_is_put_off(bench: Callable[..., Bench]) -> None:
+    """503 where the store is away and the limit is closed."""
+    all_ = bench(replace(cap(300, meter=INGRESS, name="ingress"), reserve=100))
+    exchange = all_.begin(transfer_encoding="chunked")
+    refusal, _, _ = all_.meter.refuse(all_.meter.refused(exchange, Room(0, 0, unavailable=True)))
+    assert refusal.status == 503
+    assert exchange.limited_by == ()
+
+
+# Slots
+
+
+def test_a_slot_is_free_when_its_release_is_over(bench: Callable[..., Bench]) -> None:
+    """And not before: what holds none is on its way at once."""
+    all_ = bench(slots(1))
+    settlement = all_.meter.finish(exchange := all_.begin())
+    assert settlement is not None
+    assert all_.meter.admit(request(key="k")).answer is Answer.DENIED
+    all_.meter.release(exchange, settlement)
+    settlement = all_.meter.finish(exchange := all_.begin())
+    assert settlement is not None
+    all_.meter.release_later(exchange, settlement)
+    assert all_.meter.flush()
+    assert all_.used() == {"slots": 0}
+
+
+# What is told
+
+
+def test_thresholds_and_overage_reach_the_sink(bench: Callable[..., Bench]) -> None:
+    """Of requests with the request, of bytes when they are settled; each threshold once."""
+    month = replace(cap(2), quota=Cap(2, Period.MONTH, bills=True, warn=(1, 2)))
+    bytes_ = replace(egress(1), quota=Cap(100, Period.MONTH, bills=True, warn=(100,)))
+    all_ = bench(month, bytes_)
+    for _ in range(3):
+        exchange = all_.begin()
+        exchange.passes(60)
+        all_.meter.finish(exchange)
+    events = all_.events()
+    told = [each for each in events if each["type"] == THRESHOLD_EVENT]
+    assert sorted((str(each["limit"]), int(str(each["threshold"]))) for each in told) == [
+        ("cap", 1),
+        ("cap", 2),
+        ("egress", 100),
+    ]
+    overage = [each["overage"] for each in events if "overage" in each]
+    assert overage == [{"egress": 20}, {"cap": 1}, {"egress": 60}]
+    assert [("amends" in each) for each in events if "overage" in each] == [True, False, True]
+
+
+def test_late_reports_are_amendments(bench: Callable[..., Bench]) -> None:
+    """They are counted against the limits like any other, and overage of theirs is told too."""
+    tokens = replace(cap(10, meter=TOKENS, name="tokens"), quota=Cap(10, Period.MONTH, bills=True))
+    all_ = bench(tokens)
+    exchange = all_.begin()
+    exchange.add("tokens", 6)
+    all_.meter.finish(exchange)
+    exchange.add("tokens", 7)
+    first, late, beyond = all_.events()
+    assert (first["tokens"], late["tokens"], late["requests"]) == (6, 7, 0)
+    assert late["amends"] == exchange.admission.rid
+    assert beyond["overage"] == {"tokens": 3}
+    assert all_.used() == {"tokens": 13}
+
+
+def test_a_rate_keeps_what_it_lent(bench: Callable[..., Bench]) -> None:
+    """A stream that outran its rate is waited for by the next request."""
+    all_ = bench(replace(rate(100, meter=EGRESS, name="slow"), reserve=50))
+    exchange = all_.begin()
+    assert all_.meter.top_up(exchange, Count.RESPONSE_BYTES, 1_000).passes == 1_000
+    exchange.passes(1_000)
+    all_.meter.finish(exchange)
+    denied: Admission = all_.meter.admit(request(key="k"))
+    assert denied.answer is Answer.DENIED
+    assert denied.retry_after_us is not None
+    assert 8 * SECOND_US < denied.retry_after_us <= 10 * SECOND_US
