@@ -15,7 +15,10 @@ from uuid import uuid4
 import pytest
 from redis.crc import key_slot
 
+from meter_mw.core import Answer
+from meter_mw.meter import Meter
 from meter_mw.periods import Period, calendar
+from meter_mw.policy.loader import load
 from meter_mw.quota import Cap, OnDeny, Rate, Slots
 from meter_mw.rids import new_rid
 from meter_mw.stores.aredis_store import open_async_store
@@ -40,9 +43,11 @@ from meter_mw.stores.redis_store import open_store
 from meter_mw.testing.stores import StoreConformance, settlement
 from meter_mw.testing.stores.bench import HUNDRED_A_DAY, PATIENCE_US, SECOND_US, TEN_A_SECOND
 from support.cluster import Cluster, speaking_tls
+from support.policies import request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from meter_mw.stores.port import Closing, Tally, TopUp
     from meter_mw.stores.redis_protocol import Call
@@ -579,3 +584,54 @@ def test_over_tls() -> None:
         assert load.used(store, [tag]) == (1, 1)
         store.close()
         assert asyncio.run(arace(cluster.url, load, [tag], 3)) == 3
+
+
+@pytest.mark.parametrize("edge", ["blocking", "awaited"])
+def test_an_account_is_shared_by_its_subjects(cluster: Cluster, tmp_path: Path, edge: str) -> None:
+    """The whole meter, on a policy that names the cluster: pool, slots of everyone, and settlement."""
+    policy = load(
+        {
+            "version": 1,
+            "service": f"shop-{uuid4().hex[:8]}",
+            "store": cluster.url,
+            "identity": {"secret": "s" * 32, "unknown": "reject"},
+            "keys": [
+                {"key": f"key-{name}-0123456789", "subject": name, "account": "group"} for name in "abc"
+            ],
+            "plans": {
+                "default": {
+                    "limits": [
+                        {"cap": "100/month", "name": "own"},
+                        {"cap": "4/month", "scope": "account", "name": "pool"},
+                        {"concurrent": 1, "scope": "everyone", "name": "all"},
+                    ]
+                }
+            },
+            "events": {"journal": str(tmp_path / "journal"), "sinks": [{"file": str(tmp_path / "usage")}]},
+            "on_store_failure": {"deadline": "5s"},
+        },
+        {},
+    )
+    meter = Meter(policy)
+    answers = []
+    try:
+        with asyncio.Runner() as runner:
+            for turn in range(6):
+                asked = request(key=f"key-{'abc'[turn % 3]}-0123456789")
+                admission = meter.admit(asked) if edge == "blocking" else runner.run(meter.aadmit(asked))
+                answers.append((admission.answer, [each.line.limit.name for each in admission.denied_by]))
+                if not admission.serves:
+                    continue
+                exchange = meter.exchange(admission, "GET")
+                exchange.begin(200, "0")
+                settlement = meter.finish(exchange)
+                assert settlement is not None
+                if edge == "blocking":
+                    meter.release(exchange, settlement)
+                else:
+                    runner.run(meter.arelease(exchange, settlement))
+            if meter._async_store is not None:
+                runner.run(meter._async_store.aclose())
+    finally:
+        meter.close()
+    assert answers == [(Answer.ALLOWED, [])] * 4 + [(Answer.DENIED, ["pool"])] * 2
