@@ -471,7 +471,7 @@ def test_a_resized_cap_keeps_its_proportions() -> None:
     """Grace, ceiling and thresholds are shares of the units."""
     cap = Cap(100, Period.DAY, grace=10, bills=True, ceiling=200, warn=(50, 80, 100))
     assert cap.resized(1_000) == Cap(1_000, Period.DAY, 100, True, 2_000, (500, 800, 1_000))
-    assert cap.resized(3) == Cap(3, Period.DAY, 0, True, 6, (1, 2, 3))
+    assert cap.resized(3) == Cap(3, Period.DAY, 0, True, 6, (2, 3))
     assert cap.resized(0) == Cap(0, Period.DAY, 0, True, 0, (1,))
     assert Cap(0, Period.DAY, bills=True, ceiling=0).resized(7) == Cap(7, Period.DAY, bills=True, ceiling=7)
 
