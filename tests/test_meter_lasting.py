@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
     from meter_mw.core import Admission, Conversation
     from meter_mw.exchange import Exchange
+    from meter_mw.model import Receipt
     from meter_mw.policy.policy import Limit
+    from meter_mw.stores.port import Settle
 
 
 class Bench:
@@ -276,3 +280,34 @@ def test_a_rate_keeps_what_it_lent(bench: Callable[..., Bench]) -> None:
     assert denied.answer is Answer.DENIED
     assert denied.retry_after_us is not None
     assert 8 * SECOND_US < denied.retry_after_us <= 10 * SECOND_US
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+def test_a_stream_is_not_cut_by_what_it_holds_itself(
+    awaits: bool, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its part before has not used yet is on its way back: a question meanwhile waits for that."""
+    all_ = bench(replace(egress(1_000, cut=True), reserve=1_000))
+    exchange = all_.begin()
+    assert exchange.response_room == 1_000
+    exchange.passes(400)
+    rooms: list[Room] = []
+
+    def stream() -> None:
+        if awaits:
+            rooms.append(asyncio.run(all_.meter.atop_up(exchange, Count.RESPONSE_BYTES, 1_000)))
+        else:
+            rooms.append(all_.meter.top_up(exchange, Count.RESPONSE_BYTES, 1_000))
+
+    edge = threading.Thread(target=stream)
+    close = all_.meter._books.close
+
+    def slow(admission: Admission, method: str, receipt: Receipt) -> Settle | None:
+        edge.start()
+        edge.join(0.2)
+        return close(admission, method, receipt)
+
+    monkeypatch.setattr(all_.meter._books, "close", slow)
+    all_.meter._turn(exchange)
+    edge.join(5)
+    assert [(room.passes, room.denied_by) for room in rooms] == [(1_000, ())]

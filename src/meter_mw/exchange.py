@@ -39,7 +39,8 @@ class Exchange:
 
     Counting is done by the edge, from one thread at a time; `add` may be called from any, and a keeper's
     thread may close a part of the count while the edge goes on. `request_room` and `response_room`, and
-    those of messages, are the units that may pass in all before the store has to be asked.
+    those of messages, are the units that may pass in all before the store has to be asked. `turning` is
+    locked while one part makes way for the next: what is held is held twice then.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Exchange:
         "response_messages_room",
         "response_room",
         "status",
+        "turning",
     )
 
     def __init__(
@@ -80,6 +82,7 @@ class Exchange:
         self.part_us = started_us
         self._late = late
         self._lock = threading.Lock()
+        self.turning = threading.Lock()
         self._reported: dict[str, int] = {}
         self._told = (0, 0, 0, 0)
         self._declared: int | None = None

@@ -155,17 +155,21 @@ class Meter:
         See `lasting.top_up` for `refuses`. What the room says is noted with the exchange.
         """
         while True:
-            admission = exchange.admission
+            admission, turning = exchange.admission, exchange.turning.locked()
             room = self._driver.drive(self._topping_up(exchange, count, total, refuses=refuses))
-            if exchange.admission.rid == admission.rid:  # else a new part has begun meanwhile
+            if room.denied_by and (turning or exchange.turning.locked()):
+                _wait_for(exchange.turning)  # for what the part before gives back
+            elif exchange.admission.rid == admission.rid:  # else a new part has begun meanwhile
                 return exchange.widened(count, room)
 
     async def atop_up(self, exchange: Exchange, count: Count, total: int, *, refuses: bool = False) -> Room:
         """Have more held without holding up the event loop; see `top_up`."""
         while True:
-            admission = exchange.admission
+            admission, turning = exchange.admission, exchange.turning.locked()
             room = await self._driver.adrive(self._topping_up(exchange, count, total, refuses=refuses))
-            if exchange.admission.rid == admission.rid:
+            if room.denied_by and (turning or exchange.turning.locked()):
+                await asyncio.to_thread(_wait_for, exchange.turning)
+            elif exchange.admission.rid == admission.rid:
                 return exchange.widened(count, room)
 
     def _topping_up(
@@ -216,6 +220,10 @@ class Meter:
 
     def _turn(self, exchange: Exchange) -> None:
         """Record a part of an exchange, and have what it holds go on under a new rid."""
+        with exchange.turning:
+            self._turn_over(exchange)
+
+    def _turn_over(self, exchange: Exchange) -> None:
         now_us = self._store.now_us()
         following = lasting.next_part(self.policy, exchange.admission, new_rid(now_us), now_us)
         over = exchange.part(_monotonic_us(), following)
@@ -228,7 +236,7 @@ class Meter:
         else:
             settlement = closing.settlement(self.policy, admission, receipt)
         if settlement is not None:
-            self._books.settle(admission, settlement)
+            self._books.settle_now(admission, settlement)
 
     def _amend(self, exchange: Exchange, meter: str, units: int) -> None:
         self._books.amend(exchange.admission, {meter: units})
@@ -261,6 +269,11 @@ def _close(
     forwarder.close(max(0.0, until - time.monotonic()))
     journal.close()
     store.close()
+
+
+def _wait_for(lock: threading.Lock) -> None:
+    with lock:
+        pass
 
 
 def _exit_on_sigterm() -> None:
