@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import threading
 import time
@@ -225,6 +226,37 @@ def test_two_tight_pools_are_never_passed(cluster: Cluster, store: ClusterStore)
         )
         assert admitted + more == 60
         assert load.used(store, tags) == (60,) * 4
+
+
+def test_tasks_that_are_cancelled_leave_nothing(cluster: Cluster, store: ClusterStore) -> None:
+    """At whatever step of a decision they were: what is cancelled after them is given back whole."""
+    load, tags = new_load(cluster, 10_000, 60)
+    chance = random.Random(7)
+
+    async def run() -> int:
+        asking = AsyncClusterStore(read_cluster_url(cluster.url))
+        await asking.peek(tags[0], load.charges())
+
+        async def ask(tag: str) -> bool:
+            command = load.command(tag)
+            try:
+                async with asyncio.timeout(chance.uniform(0.001, 0.1)):
+                    tally = await asking.admit(command, patience_us=PATIENCE_US)
+            except TimeoutError:
+                await asking.settle((Cancel(command.rid, tag, command.charges),), patience_us=PATIENCE_US)
+                gone.append(tag)
+                return False
+            return tally.verdict is Verdict.ADMITTED
+
+        gone: list[str] = []
+        admitted = sum(await asyncio.gather(*(ask(tag) for tag in tags * 3)))
+        assert gone
+        await asking.aclose()
+        return admitted
+
+    admitted = asyncio.run(run())
+    assert 0 < admitted <= 60
+    assert load.used(store, tags) == (admitted,) * 3
 
 
 def test_slots_move_under_load(cluster: Cluster, store: ClusterStore) -> None:
