@@ -9,8 +9,10 @@ import multiprocessing
 import os
 import re
 import threading
+from math import inf, nan
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import redis
 
@@ -121,66 +123,69 @@ def test_no_float_reaches_redis(redis_server, at) -> None:
     assert not re.search(r"[^0-9]\d+\.\d+[^0-9.]", SCRIPT.replace("'%.0f", ""))
 
 
-WINDOWS = ("0", str(10**15), str(2 * 10**15), str(3 * 10**15))
+WINDOWS = (0, 10**15, 2 * 10**15, 3 * 10**15)
 DECIDED = {
-    "cap": ("1", "c", "", "1", "1", "5", *WINDOWS, "5", "3 4"),
-    "held cap": ("1", "c", "h", "1", "9", "5", *WINDOWS, "", ""),
-    "slots": ("1", "s", "h", "1", "1", "5", "0", "0", "0", "0", "", ""),
-    "rate": ("1", "r", "", "1", "0", "1", "0", "5", "0", "1", "0", "0"),
-    "held rate": ("1", "r", "h", "1", "0", "1", "0", "5", "0", "1", "0", "0"),
+    "cap": (1, "c", 0, 1, 1, 5, *WINDOWS, 5, "3 4"),
+    "held cap": (1, "c", 1, 1, 9, 5, *WINDOWS, "", ""),
+    "slots": (1, "s", 1, 1, 1, 5, 0, 0, 0, 0, "", ""),
+    "rate": (1, "r", 0, 1, 0, 1, 0, 5, 0, 1, 0, 0),
+    "held rate": (1, "r", 1, 1, 0, 1, 0, 5, 0, 1, 0, 0),
 }
 BOOKED = {
-    "cap": ("1", "c", "1", "0", str(10**15), "5", "3 4"),
-    "rate": ("1", "r", "1", "5", "0", "0", "0"),
+    "cap": (1, "c", 1, 0, 10**15, 5, "3 4"),
+    "rate": (1, "r", 1, 5, 0, 0, 0),
 }
 
 
-def orders() -> list[tuple[list[str], int]]:
+def orders() -> list[tuple[list[object], int]]:
     """Every order that the script takes, with each place of it that is a number."""
-    head = ("1000", "0" * 16, "1000", "60000000", "none", "")
     found = []
     for verb, charges in (("admit", DECIDED), ("topup", DECIDED), ("peek", DECIDED), ("settle", BOOKED)):
         for charge in charges.values():
-            terms = [verb, *(head if verb in ("admit", "topup") else head[:2])]
-            numbers = [1, *((3, 4) if len(terms) > 3 else ()), len(terms)]
+            terms = [verb, 1_000, *((1_000, 60_000_000, "none") if verb in ("admit", "topup") else ())]
+            numbers = [1, *((2, 3) if len(terms) > 2 else ()), len(terms)]
             unread = {"s": (6, 7, 8, 9), "r": (5, 6) if verb == "settle" else (10, 11)}.get(charge[1], ())
-            places = (at for at, each in enumerate(charge) if each.isdigit() and at not in unread and at)
+            places = (at for at, each in enumerate(charge) if type(each) is int and at not in unread and at)
             numbers += [len(terms) + at for at in places]
             found += [([*terms, *charge], place) for place in numbers]
     return found
 
 
-@pytest.mark.parametrize("argument", ["-1", "1.5", "1e300", "nan", "inf", "-inf", "x", "9007199254740994"])
+@pytest.mark.parametrize("argument", [-2, 1.5, 1e300, nan, inf, -inf, "x", 9_007_199_254_740_994, None])
 @on_every_redis
 def test_arguments_are_checked_before_anything_is_written(redis_server, redis_url, argument) -> None:
     """A number that is none is refused in every place, and leaves no key behind."""
     with redis_server.client() as client:
         for order, place in orders():
-            told = [*order[:place], argument, *order[place + 1 :]]
+            told = msgspec.msgpack.encode([*order[:place], argument, *order[place + 1 :]])
             keys = ("mw:{x}", "mw:{x}:h", "mw:{x}:0")[: 2 if order[0] == "peek" else 3]
             with pytest.raises(redis.ResponseError, match="not a whole number"):
-                client.eval(SCRIPT, len(keys), *keys, *told)
+                client.eval(SCRIPT, len(keys), *keys, told, b"0" * 16, b"")
         assert client.dbsize() == 0
 
 
 def test_garbled_replies() -> None:
     """A reply that the script does not give is an outage, not a crash."""
-    for reply in (
+    for found in (
         None,
-        b"OK",
         [],
-        [b"admitted"],
-        [b"maybe", b"1"],
-        [b"admitted", b"1", b"1 2"],
-        [b"x", 1, 2],
-        [b"applied", b"1"],
-        [b"applied", b"1", b"0 1"],
-        [b"applied", b"1", None],
+        ["admitted"],
+        ["maybe", 1],
+        ["admitted", "1"],
+        ["admitted", 1.5],
+        ["admitted", 1, [1, 2]],
+        ["admitted", 1, [1, 2, "x"]],
+        ["admitted", 1, [1.5, 2, 1]],
+        ["x", 1, 2],
+        ["applied", 1],
+        ["applied", 1, [[0, 1]]],
+        ["applied", 1, [[0, 1, 2, "x"]]],
     ):
-        with pytest.raises(GarbledReply):
-            tally(reply)
-        with pytest.raises(StoreUnavailable):
-            closed(reply)
+        for reply in (found, msgspec.msgpack.encode(found), msgspec.msgpack.encode(found)[:-1], b"OK"):
+            with pytest.raises(GarbledReply):
+                tally(reply)
+            with pytest.raises(StoreUnavailable):
+                closed(reply)
 
 
 # What is kept

@@ -10,7 +10,7 @@ from meter_mw.stores.cluster_map import is_cluster, read_cluster_url
 from meter_mw.stores.port import PATIENCE_US
 from meter_mw.stores.redis_link import Address, StoreClock, converse, read_url
 from meter_mw.stores.redis_pipe import Line
-from meter_mw.stores.redis_protocol import admit_call, closed, closing_call, peek_call, tally
+from meter_mw.stores.redis_protocol import SERVER_CLOCK, admit_call, closed, closing_call, peek_call, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,8 +93,8 @@ class AsyncRedisStore:
         talk = converse(calls, self._address.place, line.breaker, urgent=urgent, redirects=redirects)
         return await line.hold(talk, patience_us)
 
-    def _time(self) -> str:
-        return "" if self._clock is None else str(self._clock())
+    def _time(self) -> int:
+        return SERVER_CLOCK if self._clock is None else self._clock()
 
     def _line(self) -> Line:
         """Give the running loop's connection.

@@ -69,7 +69,7 @@ def split(tag: str, charges: Sequence[Charge]) -> tuple[Step, ...]:
 
 
 def decide(
-    command: Admit | TopUp, clock: str, later: Callable[[Closing], None], fails: Callable[[str], bool]
+    command: Admit | TopUp, clock: int, later: Callable[[Closing], None], fails: Callable[[str], bool]
 ) -> Asking[Tally]:
     """Decide a command, or raise StoreUnavailable.
 
@@ -100,7 +100,7 @@ def _phases(steps: tuple[Step, ...], tag: str, fails: Callable[[str], bool]) -> 
     return [phase for phase in (failing, own, pools) if phase]
 
 
-def _topped_up(command: TopUp, steps: tuple[Step, ...], clock: str) -> Asking[Tally]:
+def _topped_up(command: TopUp, steps: tuple[Step, ...], clock: int) -> Asking[Tally]:
     """Top up all steps, once a look at them has said that all have room.
 
     A top-up is never taken back: in the rare case that one finds no room after all, what the others hold
@@ -114,7 +114,7 @@ def _topped_up(command: TopUp, steps: tuple[Step, ...], clock: str) -> Asking[Ta
     return _judged((yield from _asked(command, steps, clock)))
 
 
-def _asked(command: Admit | TopUp, steps: Sequence[Step], clock: str) -> Asking[dict[Step, Known]]:
+def _asked(command: Admit | TopUp, steps: Sequence[Step], clock: int) -> Asking[dict[Step, Known]]:
     parts = (replace(command, tag=step.tag, charges=step.charges) for step in steps)
     replies = yield tuple(admit_call(each, clock) for each in parts)
     return {step: _read(reply) for step, reply in zip(steps, replies, strict=True)}
@@ -139,7 +139,7 @@ def _denied(
     command: Admit,
     told: dict[Step, Known],
     steps: tuple[Step, ...],
-    clock: str,
+    clock: int,
     later: Callable[[Closing], None],
 ) -> Asking[Tally]:
     """Give back what the other steps were charged, and look how they stand."""
@@ -201,7 +201,7 @@ def _together(first: Tally, readings: dict[Step, tuple[Reading, ...]]) -> Tally:
     return Tally(first.verdict, first.now_us, tuple(placed[place] for place in sorted(placed)))
 
 
-def look(tag: str, charges: tuple[Charge, ...], clock: str) -> Asking[Tally]:
+def look(tag: str, charges: tuple[Charge, ...], clock: int) -> Asking[Tally]:
     """Read all steps at the same time."""
     steps = split(tag, charges)
     replies = yield tuple(peek_call(step.tag, step.charges, clock) for step in steps)
@@ -214,7 +214,7 @@ def look(tag: str, charges: tuple[Charge, ...], clock: str) -> Asking[Tally]:
     return _judged(told)
 
 
-def close(closings: Sequence[Closing], clock: str) -> Asking[tuple[list[Closed], int]]:
+def close(closings: Sequence[Closing], clock: int) -> Asking[tuple[list[Closed], int]]:
     """Close all steps of all at the same time, or raise StoreUnavailable; give the store's time as well."""
     steps = [split(each.tag, [booking.charge for booking in each.bookings]) for each in closings]
     parts = [

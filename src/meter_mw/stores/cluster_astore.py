@@ -11,6 +11,7 @@ from meter_mw.stores.cluster_map import PAUSE_S, SlotMap, routed
 from meter_mw.stores.cluster_store import ClusterStore
 from meter_mw.stores.port import PATIENCE_US, StoreUnavailable
 from meter_mw.stores.redis_link import StoreClock
+from meter_mw.stores.redis_protocol import SERVER_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -127,8 +128,8 @@ class AsyncClusterStore:
             node = self._nodes.setdefault(place, AsyncRedisStore(self._seeds.address(place)))
         return node
 
-    def _time(self) -> str:
-        return "" if self._clock is None else str(self._clock())
+    def _time(self) -> int:
+        return SERVER_CLOCK if self._clock is None else self._clock()
 
 
 def _now() -> float:

@@ -9,6 +9,7 @@ from meter_mw.stores import cluster
 from meter_mw.stores.cluster_map import PAUSE_S, SlotMap, routed
 from meter_mw.stores.port import PATIENCE_US, StoreUnavailable
 from meter_mw.stores.redis_link import BATCH, StoreClock
+from meter_mw.stores.redis_protocol import SERVER_CLOCK
 from meter_mw.stores.redis_store import RedisStore
 from meter_mw.stores.settler import Settler
 
@@ -126,5 +127,5 @@ class ClusterStore:
             node = self._nodes.setdefault(place, RedisStore(self._seeds.address(place)))
         return node
 
-    def _time(self) -> str:
-        return "" if self._clock is None else str(self._clock())
+    def _time(self) -> int:
+        return SERVER_CLOCK if self._clock is None else self._clock()

@@ -5,27 +5,27 @@
 --          its first and its last hold is over, if it has any; and a hash of what is held of it:
 --          16 bytes of rid, then id -> a hold, packed; and last, but for peek, a hash of what became of the
 --          requests of one minute: 16 bytes of rid -> what it was charged, packed, or how it ended
--- ARGV[1]  admit, topup, settle, cancel or peek
--- ARGV[2]  the time in us; empty for the server's own, which is what all but tests want
--- ARGV[3]  the rid's 16 bytes
--- for admit and topup: ARGV[4] the last us at which it may still be decided, ARGV[5] the us that a hold lasts,
---          ARGV[6] none, self or all: which rates a denied request counts against, ARGV[7] the 16 bytes of a rid
---          whose slots are handed over, or nothing
--- then, for admit, topup and peek, twelve for each charge: holder, id, flags (h held, s shadow), and
---   of a rate  need: whole, part, take: whole, part, tolerance: whole, part, denominator, 0, 0
---   of a cap   need, take, most, four boundaries of windows, what is included or nothing, thresholds
---   of slots   need, take, most, 0, 0, 0, 0, nothing, nothing
--- and, for settle and cancel, seven for each booking: holder, id, and
---   of a rate  denominator, actual: whole, part, 0, 0
---   of a cap   actual, window, its closing, what is included or nothing, thresholds
---   of slots   0, 0, 0, nothing, nothing
+-- ARGV[1]  packed, in one array: admit, topup, settle, cancel or peek; the time in us, or -1 for the server's own, which
+--          is what all but tests want;
+--          for admit and topup: the last us at which it may still be decided, the us that a hold lasts, and none,
+--          self or all: which rates a denied request counts against;
+--          then, for admit, topup and peek, twelve for each charge: holder, id, flags (1 held, 2 shadow), and
+--          of a rate  need: whole, part, take: whole, part, tolerance: whole, part, denominator, 0, 0
+--          of a cap   need, take, most, four boundaries of windows, what is included or nothing, thresholds
+--          of slots   need, take, most, 0, 0, 0, 0, nothing, nothing
+--          and, for settle and cancel, seven for each booking: holder, id, and
+--          of a rate  denominator, actual: whole, part, 0, 0
+--          of a cap   actual, window, its closing, what is included or nothing, thresholds
+--          of slots   0, 0, 0, nothing, nothing
+-- ARGV[2]  the rid's 16 bytes
+-- ARGV[3]  for admit: the 16 bytes of a rid whose slots are handed over, or nothing
 --
 -- An entry is {whole, part} of a rate, {start, used, until, held, overage, warned} of a cap or slots.
 -- A hold is {until, whole, part, due, denominator} of a rate, {until, start, units, base} of a cap or slots.
 --
--- Replies {verdict, now, a reading for each charge}: "whole part fits" of a rate,
--- "start used fits until granted overage warned-before warned-after" of others;
--- or {outcome, now, notes}: "index overage warned-before warned-after".
+-- Replies, packed: {verdict, now, a reading for each charge}: {whole, part, fits} of a rate,
+-- {start, used, fits, until, granted, overage, warned before, warned after} of others;
+-- or {outcome, now, notes}: {index, overage, warned before, warned after} for each.
 --
 -- Whole numbers below 2^53 only. All is read and checked first and written last: a script is no transaction.
 
@@ -37,30 +37,31 @@ local REMEMBERED = '960000'             -- 16 minutes, in ms
 
 local byte, find, format, sub, max, min = string.byte, string.find, string.format, string.sub, math.max, math.min
 local call, pack, unpack_packed = redis.call, cmsgpack.pack, cmsgpack.unpack
-local verb, rid = ARGV[1], ARGV[3]
+local asked, rid = unpack_packed(ARGV[1]), ARGV[2]
+local verb = asked[1]
 local decides = verb == 'admit' or verb == 'topup'
 
 local function number(i, nothing)
-  if nothing and ARGV[i] == '' then
+  local n = asked[i]
+  if nothing and n == '' then
     return nil
   end
-  local n = tonumber(ARGV[i])
-  if not (n and n >= 0 and n <= 9007199254740992 and n % 1 == 0) then
+  if type(n) ~= 'number' or n < 0 or n > 9007199254740992 or n % 1 ~= 0 then
     error('mw: argument ' .. i .. ' is not a whole number in range', 0)
   end
   return n
 end
 
 local now
-if ARGV[2] == '' then
+if asked[2] == -1 then
   local time = call('TIME')
   now = time[1] * 1000000 + time[2]
 else
   now = number(2)
 end
 
-if decides and now > number(4) then
-  return {'late', format('%.0f', now)}
+if decides and now > number(3) then
+  return pack({'late', now})
 end
 
 -- Rates: moments and spans of whole us and a part of 1/denominator us.
@@ -290,7 +291,7 @@ local function reply(word, ...)
   if verb ~= 'peek' then
     write()
   end
-  return {word, format('%.0f', now), ...}
+  return pack({word, now, ...})
 end
 
 -- What is already known of the request.
@@ -347,7 +348,7 @@ end
 
 local function book_cap(holder, id, i)
   local actual, window, closing = number(i), number(i + 1), number(i + 2)
-  local included, warn = number(i + 3, true), ARGV[i + 4]
+  local included, warn = number(i + 3, true), asked[i + 4]
   local hold_of, start, units, overage = held_by(holder, rid, id), taken_of(id)
   local base, held = 0, 0
   if hold_of then
@@ -377,19 +378,19 @@ local function book_cap(holder, id, i)
     if after[6] > before[6] then
       from, to = before[6], after[6]
     end
-    return format('%.0f %.0f %.0f', marked, from, to)
+    return {0, marked, from, to}
   end
 end
 
 if verb == 'settle' or verb == 'cancel' then
   if fate == 's' then
-    return reply('already', sub(known, 2))
+    return reply('already', #known > 1 and unpack_packed(sub(known, 2)) or {})
   elseif fate then
-    return reply('void', '')
+    return reply('void', {})
   end
   local notes = {}
-  for i = 4, #ARGV, 7 do
-    local holder, id = holders[number(i)], ARGV[i + 1]
+  for i = 3, #asked, 7 do
+    local holder, id = holders[number(i)], asked[i + 1]
     local note
     if byte(id) == RATE then
       book_rate(holder, id, i + 2)
@@ -403,12 +404,12 @@ if verb == 'settle' or verb == 'cancel' then
       end
     end
     if note and verb == 'settle' then
-      notes[#notes + 1] = format('%.0f ', (i - 4) / 7) .. note
+      note[1] = (i - 3) / 7
+      notes[#notes + 1] = note
     end
   end
-  local said = table.concat(notes, ';')
-  mark((verb == 'settle' and 's' or 'v') .. said)
-  return reply(known and 'applied' or 'recovered', said)
+  mark((verb == 'settle' and 's' or 'v') .. (notes[1] and pack(notes) or ''))
+  return reply(known and 'applied' or 'recovered', notes)
 end
 
 if fate and not (fate == 'd' and verb == 'admit') then
@@ -418,9 +419,9 @@ local repeated = verb == 'admit' and (charged or fate == 'd')
 
 -- How each charge stands: what it needs and takes beyond what the request holds already, and whether it fits.
 
-local lease, on_deny, after_rid, FIRST = 0, 'none', '', 4
+local lease, on_deny, after_rid, FIRST = 0, 'none', '', 3
 if decides then
-  lease, on_deny, after_rid, FIRST = number(5), ARGV[6], ARGV[7], 8
+  lease, on_deny, after_rid, FIRST = number(4), asked[5], ARGV[3], 6
 end
 
 local function beyond(whole, part, had, had_part, denominator)
@@ -454,7 +455,7 @@ local function ask_count(ask, i)
     if not (repeated or (w0 <= now and now < w3)) then
       return false
     end
-    ask.included, ask.warn = number(i + 7, true), ARGV[i + 8]
+    ask.included, ask.warn = number(i + 7, true), asked[i + 8]
     entry = standing(entry, w0, w1, w2, w3)
   end
   local room = most - entry[2]
@@ -470,12 +471,9 @@ end
 
 local asks, fits, shadows_fit = {}, true, true
 
-for i = FIRST, #ARGV, 12 do
-  local flags = ARGV[i + 2]
-  local ask = {
-    holder = holders[number(i)], id = ARGV[i + 1],
-    held = find(flags, 'h', 1, true) ~= nil, shadow = find(flags, 's', 1, true) ~= nil
-  }
+for i = FIRST, #asked, 12 do
+  local flags = number(i + 2)
+  local ask = {holder = holders[number(i)], id = asked[i + 1], held = flags % 2 == 1, shadow = flags > 1}
   if ask.held and decides and not repeated then
     ask.hold = held_by(ask.holder, rid, ask.id)
   end
@@ -496,13 +494,17 @@ for i = FIRST, #ARGV, 12 do
   end
 end
 
+local NOTHING = {0, 0, 0, 0}
+
 -- A reading, as of before the charge; `said` is what else there is to tell of a count.
 local function read(ask, fit, said)
+  fit = fit and 1 or 0
   if ask.whole then
-    return format('%.0f %.0f %d', ask.whole, ask.part, fit and 1 or 0)
+    return {ask.whole, ask.part, fit}
   end
   local entry = ask.entry
-  return format('%.0f %.0f %d %.0f ', entry[1], entry[2], fit and 1 or 0, entry[3]) .. (said or '0 0 0 0')
+  said = said or NOTHING
+  return {entry[1], entry[2], fit, entry[3], said[1], said[2], said[3], said[4]}
 end
 
 local function all_read(of)
@@ -520,10 +522,10 @@ if repeated and fate == 'd' then
 elseif repeated then
   local said = charged[2]
   return reply('admitted', all_read(function(ask, k)
-    if said and said[k] == '' then
+    if said and not said[k] then
       return read(ask, ask.fits)
     end
-    return read(ask, true, said and said[k] or ask.granted and format('%.0f 0 0 0', ask.granted))
+    return read(ask, true, said and said[k] or ask.granted and {ask.granted, 0, 0, 0})
   end))
 end
 
@@ -614,16 +616,16 @@ local function charge_count(ask)
   end
   ask.entry = after
   special = special or ask.held or overage > 0 or to > 0
-  return format('%.0f %.0f %.0f %.0f', base + total, overage, from, to)
+  return {base + total, overage, from, to}
 end
 
 for k, ask in ipairs(asks) do
   ask.applied = not ask.shadow or (verb == 'topup' and ask.fits) or (verb == 'admit' and shadows_fit)
   if not ask.applied then
-    said[k], special = '', true
+    said[k], special = false, true
   elseif ask.whole then
     charge_rate(ask)
-    said[k] = '0'
+    said[k] = NOTHING
   else
     said[k] = charge_count(ask)
   end

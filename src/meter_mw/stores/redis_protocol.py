@@ -2,7 +2,7 @@
 
 Rule 1: a command is one call of one script, whatever it charges and whosever; the keys of one holder share
 a hash tag, the subject's and its keys' the same.
-Rule 2: numbers travel as decimal integers, never as floats.
+Rule 2: what is asked and answered travels packed (MessagePack), its numbers as integers, never as floats.
 Rule 3: a call may be sent again as it is: the rid makes it idempotent.
 """
 
@@ -13,11 +13,13 @@ import re
 from importlib.resources import files
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
 from hiredis import pack_command
 
 from meter_mw.quota import Rate, Slots, Span, closing_of
 from meter_mw.stores.port import (
     NO_WINDOWS,
+    Admit,
     Cancel,
     Closed,
     Note,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from meter_mw.model import RequestId
     from meter_mw.quota import Cap
-    from meter_mw.stores.port import Admit, Booking, Charge, Closing
+    from meter_mw.stores.port import Booking, Charge, Closing
 
 Argument: TypeAlias = bytes | str | int
 Call: TypeAlias = tuple[Argument, ...]
@@ -44,46 +46,51 @@ SCRIPT = files("meter_mw.stores").joinpath("meter.lua").read_text("utf-8")
 DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 """What Redis knows the script by (EVALSHA)."""
 
+SERVER_CLOCK = -1
+"""Says that the server's own clock is to decide."""
+
 _HOLDER = re.compile(r"[A-Za-z0-9_-]{1,64}(:[a-z][A-Za-z0-9_-]{1,64})?")
 _MINUTE_MS = 60_000
-_VERDICTS = {each.value.encode(): each for each in Verdict}
-_OUTCOMES = {each.value.encode(): each for each in Outcome}
+_HELD, _SHADOW = 1, 2
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder()
+_VERDICTS = {each.value: each for each in Verdict}
+_OUTCOMES = {each.value: each for each in Outcome}
 
 
 class GarbledReply(StoreUnavailable):
     """A reply that `meter.lua` does not give."""
 
 
-def admit_call(command: Admit | TopUp, clock: str) -> Call:
-    """Give the call that decides `command`; `clock` is empty for the server's own time."""
+def admit_call(command: Admit | TopUp, clock: int) -> Call:
+    """Give the call that decides `command`; `clock` is the time in µs, or SERVER_CLOCK."""
     keys = _Keys(command.tag, command.rid)
-    arguments: list[Argument] = []
+    asked: list[object] = ["topup", clock, command.not_after_us, command.lease_us, "none"]
+    after = b""
+    if isinstance(command, Admit):
+        asked[0], asked[4] = "admit", command.on_deny.value
+        after = b"" if command.after is None else _bytes_of(command.after)
     for charge in command.charges:
-        arguments += keys.charge(charge)
-    if isinstance(command, TopUp):
-        terms: tuple[Argument, ...] = (command.not_after_us, command.lease_us, "none", b"")
-        return keys.call("topup", clock, *terms, *arguments)
-    after = b"" if command.after is None else _bytes_of(command.after)
-    terms = (command.not_after_us, command.lease_us, command.on_deny.value, after)
-    return keys.call("admit", clock, *terms, *arguments)
+        asked += keys.charge(charge)
+    return keys.call(asked, after)
 
 
-def closing_call(closing: Closing, clock: str) -> Call:
+def closing_call(closing: Closing, clock: int) -> Call:
     """Give the call that settles or cancels."""
     keys = _Keys(closing.tag, closing.rid)
-    arguments: list[Argument] = []
+    asked: list[object] = ["cancel" if isinstance(closing, Cancel) else "settle", clock]
     for booking in closing.bookings:
-        arguments += keys.booking(booking)
-    return keys.call("cancel" if isinstance(closing, Cancel) else "settle", clock, *arguments)
+        asked += keys.booking(booking)
+    return keys.call(asked)
 
 
-def peek_call(tag: str, charges: tuple[Charge, ...], clock: str) -> Call:
+def peek_call(tag: str, charges: tuple[Charge, ...], clock: int) -> Call:
     """Give the call that reads."""
     keys = _Keys(tag, None)
-    arguments: list[Argument] = []
+    asked: list[object] = ["peek", clock]
     for charge in charges:
-        arguments += keys.charge(charge)
-    return keys.call("peek", clock, *arguments)
+        asked += keys.charge(charge)
+    return keys.call(asked)
 
 
 def pack(calls: Sequence[Call]) -> bytes:
@@ -97,46 +104,54 @@ def with_script(call: Call) -> Call:
 
 
 def tally(reply: object) -> Tally:
-    """Read the answer to an admission or a look."""
-    match reply:
-        case [bytes(verdict), bytes(now_us), *readings] if verdict in _VERDICTS:
-            return Tally(_VERDICTS[verdict], int(now_us), tuple(map(_reading, readings)))
+    """Read the answer to an admission, a top-up or a look."""
+    match _unpacked(reply):
+        case [str(verdict), int(now_us), *readings] if verdict in _VERDICTS:
+            return Tally(_VERDICTS[verdict], now_us, tuple(map(_reading, readings)))
     raise GarbledReply(f"expected a verdict, a time and readings, got {reply!r:.200}")
 
 
 def closed(reply: object) -> tuple[Closed, int]:
     """Read the answer to a closing, and the store's time."""
-    match reply:
-        case [bytes(word), bytes(now_us), bytes(notes)] if word in _OUTCOMES:
-            return Closed(_OUTCOMES[word], _notes(notes) if notes else ()), int(now_us)
+    match _unpacked(reply):
+        case [str(word), int(now_us), notes] if word in _OUTCOMES:
+            # An empty table of Lua is packed as a mapping.
+            return Closed(
+                _OUTCOMES[word], tuple(map(_note, notes if isinstance(notes, list) else ()))
+            ), now_us
     raise GarbledReply(f"expected an outcome, a time and notes, got {reply!r:.200}")
 
 
-def _notes(text: bytes) -> tuple[Note, ...]:
-    found = []
-    for each in text.split(b";"):
-        match [int(number) for number in each.split()]:
-            case [index, overage, before, after]:
-                found.append(Note(index, overage, (before, after)))
-            case _:
-                raise GarbledReply(f"expected a note, got {each!r:.200}")
-    return tuple(found)
+def _unpacked(reply: object) -> object:
+    try:
+        return _decoder.decode(reply) if isinstance(reply, bytes) else reply
+    except msgspec.DecodeError:
+        return reply
 
 
-def _reading(text: object) -> Reading:
-    match text.split() if isinstance(text, bytes) else ():
-        case [whole, part, fits]:
-            return Reading(Span(int(whole), int(part)), fits == b"1")
-        case [start, used, fits, until, granted, overage, before, after]:
-            return Reading(
-                Span(int(start), int(used)),
-                fits == b"1",
-                int(until),
-                int(granted),
-                int(overage),
-                (int(before), int(after)),
-            )
-    raise GarbledReply(f"expected a reading, got {text!r:.200}")
+def _note(found: object) -> Note:
+    match found:
+        case [int(booking), int(overage), int(before), int(after)]:
+            return Note(booking, overage, (before, after))
+    raise GarbledReply(f"expected a note, got {found!r:.200}")
+
+
+def _reading(found: object) -> Reading:
+    match found:
+        case [int(whole), int(part), int(fits)]:
+            return Reading(Span(whole, part), fits == 1)
+        case [
+            int(start),
+            int(used),
+            int(fits),
+            int(until),
+            int(granted),
+            int(overage),
+            int(before),
+            int(after),
+        ]:
+            return Reading(Span(start, used), fits == 1, until, granted, overage, (before, after))
+    raise GarbledReply(f"expected a reading, got {found!r:.200}")
 
 
 class _Keys:
@@ -156,10 +171,11 @@ class _Keys:
         minute = int.from_bytes(self._rid[:6], "big") // _MINUTE_MS
         self._rids = () if rid is None else (f"{self._keys[0]}:{minute}",)
 
-    def call(self, verb: str, clock: str, *arguments: Argument) -> Call:
+    def call(self, asked: list[object], after: bytes = b"") -> Call:
         """Put the call together."""
         count = len(self._keys) + len(self._rids)
-        return ("EVALSHA", DIGEST, count, *self._keys, *self._rids, verb, clock, self._rid, *arguments)
+        packed = _encoder.encode(asked)
+        return ("EVALSHA", DIGEST, count, *self._keys, *self._rids, packed, self._rid, after)
 
     def _holder(self, name: str) -> int:
         number = self._holders.get(name)
@@ -168,10 +184,10 @@ class _Keys:
             self._keys += _names(name)
         return number
 
-    def charge(self, charge: Charge) -> Sequence[Argument]:
+    def charge(self, charge: Charge) -> Sequence[object]:
         """Give the twelve arguments of a charge."""
         quota = charge.quota
-        flags = ("h" if charge.held else "") + ("s" if charge.shadow else "")
+        flags = (_HELD if charge.held else 0) + (_SHADOW if charge.shadow else 0)
         head = (self._holder(charge.holder), charge.id, flags)
         if isinstance(quota, Rate):
             need = quota.span(charge.need)
@@ -182,7 +198,7 @@ class _Keys:
         windows = charge.windows or NO_WINDOWS
         return (*head, charge.need, charge.take, quota.most, *windows, *_marks(quota))
 
-    def booking(self, booking: Booking) -> Sequence[Argument]:
+    def booking(self, booking: Booking) -> Sequence[object]:
         """Give the seven arguments of a booking."""
         charge, quota = booking.charge, booking.charge.quota
         head = (self._holder(charge.holder), charge.id)
@@ -195,7 +211,7 @@ class _Keys:
         return (*head, booking.actual, window, closing, *_marks(quota))
 
 
-def _marks(cap: Cap) -> tuple[Argument, Argument]:
+def _marks(cap: Cap) -> tuple[object, str]:
     """Give what a count is marked by: what is included, and the thresholds."""
     return (cap.included if cap.bills else "", " ".join(map(str, cap.warn)))
 

@@ -24,7 +24,15 @@ from meter_mw.stores.redis_link import (
     converse,
     read_url,
 )
-from meter_mw.stores.redis_protocol import admit_call, closed, closing_call, pack, peek_call, tally
+from meter_mw.stores.redis_protocol import (
+    SERVER_CLOCK,
+    admit_call,
+    closed,
+    closing_call,
+    pack,
+    peek_call,
+    tally,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -112,8 +120,8 @@ class RedisStore:
         talk = converse(calls, self._address.place, pool.breaker, urgent=urgent, redirects=redirects)
         return _hold(talk, pool, deadline)
 
-    def _time(self) -> str:
-        return "" if self._clock is None else str(self._clock())
+    def _time(self) -> int:
+        return SERVER_CLOCK if self._clock is None else self._clock()
 
     def _pool(self) -> _Pool:
         """Give this process's connections: a fork's child makes its own, and leaves its parent's alone."""
