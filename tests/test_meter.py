@@ -102,6 +102,7 @@ def test_two_meters_of_one_process_are_no_neighbours(
 
 def test_a_meter_that_is_let_go_takes_its_threads_and_files_along(tmp_path: Path) -> None:
     """Apps that are made anew for each test leave nothing open, and their events are delivered."""
+    gc.collect()  # what earlier tests have let go
     threads, files = threading.active_count(), open_files()
     usage = tmp_path / "usage.jsonl"
     for _ in range(5):
