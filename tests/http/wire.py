@@ -51,9 +51,12 @@ def request(
     target: str,
     fields: Iterable[tuple[str, str]] = (),
     body: bytes | tuple[bytes, ...] = b"",
+    *,
+    kept: bool = False,
 ) -> bytes:
-    """Write a request; a tuple is sent chunked."""
-    lines = [f"{method} {target} HTTP/1.1", "Host: subject", "Connection: close"]
+    """Write a request; a tuple is sent chunked. The server closes the connection that is not to be `kept`."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: subject"]
+    lines += [] if kept else ["Connection: close"]
     lines += [f"{name}: {value}" for name, value in fields]
     if isinstance(body, tuple):
         lines.append("Transfer-Encoding: chunked")
