@@ -1,4 +1,4 @@
-"""Long streams on real servers: recorded in parts, held while they last, and lost by no more than one part."""
+"""Long streams on real servers: recorded in parts, held while they last, lost by no more than one part."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from support.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from servers import Server
 
@@ -27,17 +28,6 @@ LOOK = CHECKPOINT / 4
 """How often a keeper looks for what has lasted for a checkpoint."""
 
 CHUNK, PAUSE = 1_000, 0.05
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Give a server that records what lasts every second."""
-    home = tmp_path_factory.mktemp(request.param) / "home"
-    servers.furnish(home, {"checkpoint": "1s"})
-    with RedisServer() as redis:
-        environment = {"SUBJECT_REDIS": redis.url}
-        with servers.running(request.param, home, environment=environment) as running:
-            yield running
 
 
 class Client:
@@ -69,6 +59,19 @@ class Client:
         return sorted(events.values(), key=lambda event: event["data"].get("part", 0))  # type: ignore[attr-defined]
 
 
+@pytest.fixture
+def server(name: str, tmp_path: Path) -> Iterator[Server]:
+    """Give a server that records what lasts every second."""
+    home = tmp_path / "home"
+    servers.furnish(home, {"checkpoint": "1s"})
+    with (
+        RedisServer() as redis,
+        servers.running(name, home, environment={"SUBJECT_REDIS": redis.url}) as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_long_stream_is_recorded_in_parts_and_keeps_its_slot(server: Server) -> None:
     """Four seconds are several events with the same sum, one request; nobody else gets the slot meanwhile."""
     client = Client(server)
@@ -97,6 +100,7 @@ def test_a_long_stream_is_recorded_in_parts_and_keeps_its_slot(server: Server) -
     print(f"PARTS {server.name}: {[each['data']['response_bytes'] for each in (first, *others)]}")
 
 
+@pytest.mark.parametrize("name", ["uvicorn-h11", "gunicorn-gthread"])
 def test_a_kill_loses_the_last_part_alone(server: Server) -> None:
     """Whatever had passed a checkpoint before the kill is recorded."""
     client = Client(server, "free")
