@@ -1,4 +1,4 @@
-"""Caps under 50 concurrent streams over 4 workers: what cuts is not passed by a byte, by all of them together.
+"""Caps under 50 concurrent streams over 4 workers: what cuts is not passed by a byte, by all together.
 
 What finishes is passed by what was in flight: of each response that had begun when the cap was used up, the
 bytes that were still to come and were not held for it. So the sum of what is served lies between the cap and
