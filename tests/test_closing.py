@@ -264,7 +264,7 @@ def test_messages_are_booked_and_recorded() -> None:
     meters = (*METERS, Meter("asked", Count.REQUEST_MESSAGES), Meter("told", Count.RESPONSE_MESSAGES))
     limits = (cap(99, meter=meters[-2], name="asked"), cap(99, meter=meters[-1], name="told"))
     rules = policy(*limits, meters=meters)
-    admission = admission_on(rules, request(key="k"))
+    admission = admission_on(rules, request(key="k", is_socket=True))
     receipt = replace(RECEIPT, request_messages=3, response_messages=5)
     settled = settlement(rules, admission, receipt)
     assert settled is not None

@@ -366,7 +366,7 @@ WIDE = policy(
 
 def limited() -> Exchange:
     """Open the count of an exchange that holds 500 bytes of response, 300 of request and one message."""
-    admission = admission_on(WIDE, request(key="k", transfer_encoding="chunked"))
+    admission = admission_on(WIDE, request(key="k", is_socket=True))
     return Exchange(WIDE, admission, "GET", 100, Late())
 
 

@@ -146,7 +146,7 @@ def test_messages_are_asked_for_one_by_one(reserve: int, take: int) -> None:
     """Or as many at a time as their reserve says: they are few."""
     limit = bytes_of(cap(99, meter=MESSAGES), reserve=reserve)
     rules = policy(limit, meters=(*METERS, MESSAGES))
-    admission = admission_on(rules, request(key="k"))
+    admission = admission_on(rules, request(key="k", is_socket=True))
     _, command = asked(rules, admission, 7, count=Count.RESPONSE_MESSAGES, refuses=True)
     assert [(each.need, each.take) for each in command.charges] == [(7, take)]
 

@@ -112,8 +112,8 @@ def test_a_meter_that_is_let_go_takes_its_threads_and_files_along(tmp_path: Path
     for thread in threading.enumerate():
         if thread.name == "meter-mw-keeper":
             thread.join(5)
-    assert threading.active_count() == threads
-    assert open_files() == files
+    assert threading.active_count() <= threads
+    assert open_files() <= files
     assert len(usage.read_text().splitlines()) == 5
 
 

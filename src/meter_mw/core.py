@@ -14,7 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
-from meter_mw.model import Count, MeterError, Request, RequestId
+from meter_mw.model import MESSAGES, Count, MeterError, Request, RequestId
 from meter_mw.periods import calendar
 from meter_mw.policy.identity import (
     AmbiguousCredential,
@@ -217,7 +217,9 @@ def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
     route = yield from _priced(route, request)
     lines: tuple[Line, ...] = ()
     if Exemption.COUNTED not in (route.exemption, caller.exemption):
-        lines = tuple(_sized(line, request) for line in policy.lines(route, caller, now_us))
+        lines = tuple(
+            _sized(line, request) for line in policy.lines(route, caller, now_us) if _bears(line, request)
+        )
     asked = Admission(Answer.ALLOWED, rid, now_us, route, caller, lines)
     return (yield from _decide(policy, asked, caller)) if lines else asked
 
@@ -228,6 +230,11 @@ def _priced(route: Route, request: Request) -> Conversation[Route]:
         return route
     costs = yield Price(route, request)
     return replace(route, costs=costs) if isinstance(costs, tuple) else route
+
+
+def _bears(line: Line, request: Request) -> bool:
+    """Whether a limit says anything of a request: one on messages is for WebSockets."""
+    return request.is_socket or line.limit.meter.count not in MESSAGES
 
 
 def _sized(line: Line, request: Request) -> Line:

@@ -207,6 +207,26 @@ class Exchange:
         """Count `size` bytes of response body; servers send none beyond the declared length."""
         self.response_bytes += self.clipped(size)
 
+    def room(self, count: Count) -> int:
+        """Give the units of a count that may pass in all before the store has to be asked."""
+        room: int = getattr(self, _ROOMS[count])
+        return room
+
+    @property
+    def to_come(self) -> int:
+        """The bytes of an upload that are granted and have not come yet."""
+        return 0 if self.request_room >= UNBOUNDED else max(0, self.request_room - self.request_bytes)
+
+    def passed(self, count: Count) -> int:
+        """Give the units of a count that have passed so far."""
+        passed: int = getattr(self, _COUNTERS[count])
+        return passed
+
+    def count(self, count: Count, units: int) -> None:
+        """Count units that pass in any case; take them back where they are negative."""
+        with self._lock:
+            setattr(self, _COUNTERS[count], getattr(self, _COUNTERS[count]) + units)
+
     def claims(self, count: Count, units: int) -> bool:
         """Count `units` that are about to pass, if there is room; say whether they may.
 

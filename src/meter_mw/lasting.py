@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meter_mw.core import Admission, Answer, charges_of, standing
-from meter_mw.model import Count, RequestId
+from meter_mw.model import LARGEST_COST, MESSAGES, Count, RequestId
 from meter_mw.policy.policy import Failure, OnExhausted, Route
 from meter_mw.quota import Rate
 from meter_mw.stores.port import StoreUnavailable, Tally, TopUp, Verdict
@@ -51,7 +51,8 @@ class Room:
 def rooms(admission: Admission) -> dict[Count, int]:
     """Give how many units of each count may pass before the store has to be asked.
 
-    Where it has not answered, that is as many as there are; or none, where a limit that cuts fails closed.
+    Where it has not answered, that is as many as there are; or none, where what does not fit is stopped and
+    the limit fails closed.
     """
     found: dict[Count, int] = {}
     granted = admission.granted or tuple(0 if _waits(line) else UNBOUNDED for line in admission.lines)
@@ -63,8 +64,10 @@ def rooms(admission: Admission) -> dict[Count, int]:
 
 
 def _waits(line: Line) -> bool:
+    """Whether nothing of it may pass unasked: it fails closed, and what does not fit can still be stopped."""
     limit = line.limit
-    return limit.on_exhausted is OnExhausted.CUT and limit.on_store_failure is Failure.CLOSED
+    stops = limit.on_exhausted is OnExhausted.CUT or limit.meter.count is not Count.RESPONSE_BYTES
+    return stops and limit.on_store_failure is Failure.CLOSED
 
 
 def _is_measured(line: Line) -> bool:
@@ -72,9 +75,7 @@ def _is_measured(line: Line) -> bool:
     return line.held and not line.limit.shadow and line.limit.meter.count in _PASSING
 
 
-_PASSING = frozenset(
-    (Count.REQUEST_BYTES, Count.RESPONSE_BYTES, Count.REQUEST_MESSAGES, Count.RESPONSE_MESSAGES)
-)
+_PASSING = MESSAGES | {Count.REQUEST_BYTES, Count.RESPONSE_BYTES}
 
 
 def top_up(
@@ -84,10 +85,11 @@ def top_up(
     total: int,
     now_us: int,
     *,
+    had: int = 0,
     expected: int | None = None,
     refuses: bool,
 ) -> Conversation[Room]:
-    """Have more held, so that `total` units of `count` may pass in all; `expected` is what is declared.
+    """Have more held than `had`, so that `total` units of `count` may pass; `expected` is what is declared.
 
     With `refuses` what does not fit is refused: of an upload, of a socket. A response that has begun is not.
     """
@@ -107,14 +109,14 @@ def top_up(
             break
         now_us = tally.now_us
         if tally.verdict in (Verdict.ADMITTED, Verdict.DENIED):
-            return _room(lines, charges, tally, total)
+            return _room(lines, charges, tally, total, had)
     return Room(total, total)
 
 
 def _asking(line: Line, total: int, expected: int | None, *, refuses: bool) -> Line:
     reserve = max(1, line.limit.reserve)
     ahead = total + min(max(reserve, total), _WIDEST * reserve)
-    if line.limit.meter.count in (Count.REQUEST_MESSAGES, Count.RESPONSE_MESSAGES):
+    if line.limit.meter.count in MESSAGES:
         ahead = total + reserve - 1
     if expected is not None:
         ahead = max(total, min(expected, total + _DECLARED * reserve))
@@ -132,12 +134,12 @@ def _unasked(lines: tuple[Line, ...], total: int) -> Room:
     return Room(0, 0, unavailable=True) if closed else Room(max(line.take for line in lines), total)
 
 
-def _room(lines: tuple[Line, ...], charges: tuple[Charge, ...], tally: Tally, total: int) -> Room:
+def _room(lines: tuple[Line, ...], charges: tuple[Charge, ...], tally: Tally, total: int, had: int) -> Room:
     units = passes = UNBOUNDED
     stops: list[Standing] = []
     for line, charge, reading in zip(lines, charges, tally.readings, strict=True):
         granted = line.take if isinstance(charge.quota, Rate) else reading.granted
-        how = standing(line, charge, reading, tally.now_us)
+        how = standing(line, _beyond(charge, had), reading, tally.now_us)
         if tally.verdict is Verdict.DENIED:
             if how.wait_us != 0:
                 stops.append(how)
@@ -151,15 +153,29 @@ def _room(lines: tuple[Line, ...], charges: tuple[Charge, ...], tally: Tally, to
     return Room(units, min(passes, total), tuple(stops))
 
 
-def next_part(policy: Policy, admission: Admission, rid: RequestId, now_us: int) -> Admission:
-    """Give what is asked for the next part of an exchange: nothing but what is held, and all of it free."""
+def _beyond(charge: Charge, had: int) -> Charge:
+    """Give what a rate is waited for: what is needed beyond what is held already."""
+    if not isinstance(charge.quota, Rate):
+        return charge
+    need = max(min(charge.need, 1), charge.need - had)
+    return replace(charge, need=need, take=need)
+
+
+def next_part(
+    policy: Policy, admission: Admission, rid: RequestId, now_us: int, *, to_come: int = 0
+) -> Admission:
+    """Give what is asked for the next part of an exchange: nothing but what is held, and all of it free.
+
+    `to_come` bytes of an upload were granted and have not come yet.
+    """
     costs = tuple((meter.name, 0) for meter in policy.meters if meter.count is Count.REQUESTS)
     caller = admission.caller
     route: Route = replace(admission.route, costs=costs)
     lines: tuple[Line, ...] = ()
     if caller is not None and admission.lines:
+        bearing = {line.limit.id for line in admission.lines if line.held}
         every = policy.lines(admission.route, caller, now_us)
-        lines = tuple(_lasting(line) for line in every if line.held)
+        lines = tuple(_lasting(line, to_come) for line in every if line.limit.id in bearing)
     return Admission(
         Answer.ALLOWED,
         rid,
@@ -172,6 +188,12 @@ def next_part(policy: Policy, admission: Admission, rid: RequestId, now_us: int)
     )
 
 
-def _lasting(line: Line) -> Line:
+def _lasting(line: Line, to_come: int) -> Line:
     """Give the line as it bears on a later part: what is estimated was for the first."""
-    return replace(line, need=0, take=0 if line.limit.meter.count is Count.REPORTED else line.take)
+    match line.limit.meter.count:
+        case Count.REPORTED:
+            return replace(line, need=0, take=0)
+        case Count.REQUEST_BYTES:
+            return replace(line, need=0, take=max(line.take, min(to_come, LARGEST_COST)))
+        case _:
+            return replace(line, need=0)

@@ -183,6 +183,7 @@ class Meter:
             count,
             total - told,
             self._store.now_us(),
+            had=max(0, exchange.room(count) - told),
             expected=None if expected is None else max(0, expected - told),
             refuses=refuses,
         )
@@ -225,7 +226,9 @@ class Meter:
 
     def _turn_over(self, exchange: Exchange) -> None:
         now_us = self._store.now_us()
-        following = lasting.next_part(self.policy, exchange.admission, new_rid(now_us), now_us)
+        following = lasting.next_part(
+            self.policy, exchange.admission, new_rid(now_us), now_us, to_come=exchange.to_come
+        )
         over = exchange.part(_monotonic_us(), following)
         if over is None:
             return

@@ -44,6 +44,10 @@ class Count(Enum):
     """Requests in flight: what a limit on concurrency counts; no meter of a policy does."""
 
 
+MESSAGES = frozenset((Count.REQUEST_MESSAGES, Count.RESPONSE_MESSAGES))
+"""What only WebSockets have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Meter:
     """A named count of something used.
@@ -69,7 +73,7 @@ class Request:
     `path` is percent-decoded and without the mount prefix (`root_path`, `SCRIPT_NAME`), so it is
     what a router sees. `field` gives every value of a header field by its lower-case name.
     `peer` is the address at the other end of the socket, `None` on a Unix socket. What is sent in `frames`
-    (HTTP/2, WebSocket) needs no length to be declared.
+    (HTTP/2, WebSocket) needs no length to be declared. `is_socket` says that it is a WebSocket's handshake.
     """
 
     method: str
@@ -78,6 +82,7 @@ class Request:
     field: Callable[[str], Sequence[str]]
     peer: str | None
     frames: bool = False
+    is_socket: bool = False
 
     @property
     def declared(self) -> int | None:

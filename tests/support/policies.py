@@ -174,6 +174,7 @@ def request(
     key: str | None = None,
     query: str = "",
     peer: str | None = "192.0.2.7",
+    is_socket: bool = False,
     **fields: str | Sequence[str],
 ) -> Request:
     """Make the facts of one request; `key` goes into X-API-Key, underscores in names stand for hyphens."""
@@ -183,7 +184,11 @@ def request(
     }
     if key is not None:
         table["x-api-key"] = (key,)
-    return Request(method, path, query, lambda name: table.get(name, ()), peer)
+
+    def field(name: str) -> Sequence[str]:
+        return table.get(name, ())
+
+    return Request(method, path, query, field, peer, frames=is_socket, is_socket=is_socket)
 
 
 def preflight(path: str = "/", **fields: str) -> Request:

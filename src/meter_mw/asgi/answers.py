@@ -33,14 +33,15 @@ def facts(scope: Scope) -> Request:
         wanted = name.encode("latin-1")
         return [value.decode("latin-1") for key, value in headers if key.lower() == wanted]
 
-    client = scope.get("client")
+    client, is_socket = scope.get("client"), scope["type"] == "websocket"
     return Request(
         method=scope.get("method", "GET"),  # a WebSocket handshake is a GET (RFC 6455, section 4.1)
         path=routed_path(scope["path"], scope.get("root_path", "")),
         query=scope.get("query_string", b"").decode("latin-1"),
         field=field,
         peer=client[0] if client else None,
-        frames=scope["type"] == "websocket" or not is_http1(scope),
+        frames=is_socket or not is_http1(scope),
+        is_socket=is_socket,
     )
 
 

@@ -83,17 +83,15 @@ class HttpExchange:
         if self._is_stopped:
             return _gone()
         message = await self._inbox.take()
-        exchange, size = self._exchange, len(message.get("body", b""))
-        if exchange.request_bytes + size > exchange.request_room:
-            try:
-                room = await wanting(self._meter, exchange, Count.REQUEST_BYTES, size, refuses=True)
-            except BaseException:
-                self._inbox.put_back(message)
-                raise
-            if room is not None:
-                await self._stop_reading(room, message)
-                return _gone()
-        exchange.request_bytes += size
+        try:
+            size = len(message.get("body", b""))
+            room = await wanting(self._meter, self._exchange, Count.REQUEST_BYTES, size, refuses=True)
+        except BaseException:
+            self._inbox.put_back(message)
+            raise
+        if room is not None:
+            await self._stop_reading(room, message)
+            return _gone()
         return message
 
     async def _stop_reading(self, room: Room, unread: Message) -> None:
@@ -150,12 +148,10 @@ class HttpExchange:
         exchange, size = self._exchange, size_of(message)
         if not self._inbox.gone:
             counted = exchange.clipped(size)
-            if exchange.response_bytes + counted > exchange.response_room:
-                room = await wanting(self._meter, exchange, Count.RESPONSE_BYTES, counted)
-                if room is not None:
-                    await self._cut(room, message, counted)
-                    raise Stopped("a limit has ended this response")
-            exchange.response_bytes += counted
+            room = await wanting(self._meter, exchange, Count.RESPONSE_BYTES, counted)
+            if room is not None:
+                await self._cut(room, message, counted)
+                raise Stopped("a limit has ended this response")
         if exchange.completes() or not message.get("more_body", False):
             await conclude(self._meter, exchange)
         else:
@@ -167,7 +163,7 @@ class HttpExchange:
         exchange = self._exchange
         granted = max(room.passes, exchange.response_room) - exchange.response_bytes
         left = max(0, min(granted, counted))
-        exchange.response_bytes += left
+        exchange.count(Count.RESPONSE_BYTES, left)
         await self._break_off(room)
         async with aclosing(first_of(message, left)) as parts:
             async for part in parts:

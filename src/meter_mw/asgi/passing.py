@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meter_mw.model import Count
-
 if TYPE_CHECKING:
     from meter_mw.exchange import Exchange
     from meter_mw.lasting import Room
     from meter_mw.meter import Meter
-
-_NAMES = {
-    Count.REQUEST_BYTES: ("request_bytes", "request_room"),
-    Count.RESPONSE_BYTES: ("response_bytes", "response_room"),
-    Count.REQUEST_MESSAGES: ("request_messages", "request_messages_room"),
-    Count.RESPONSE_MESSAGES: ("response_messages", "response_messages_room"),
-}
-"""Where an exchange keeps what has passed of a count, and what may."""
+    from meter_mw.model import Count
 
 
 class Stopped(OSError):
@@ -27,9 +18,9 @@ class Stopped(OSError):
 async def wanting(
     meter: Meter, exchange: Exchange, count: Count, units: int, *, refuses: bool = False
 ) -> Room | None:
-    """Have room made for `units` more of a count; give what room there is where they do not fit."""
-    passed, room_for = _NAMES[count]
-    while not exchange.ended and (total := getattr(exchange, passed) + units) > getattr(exchange, room_for):
+    """Count `units` more that are about to pass; where they do not fit, count nothing and give the room."""
+    while not exchange.claims(count, units) and not exchange.ended:
+        total = exchange.passed(count) + units
         room = await meter.atop_up(exchange, count, total, refuses=refuses)
         if room.denied_by or room.unavailable or room.passes < total:
             return room

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from meter_mw.exchange import Exchange
+    from meter_mw.lasting import Room
     from meter_mw.meter import Meter
 
 _log = logging.getLogger(__name__)
@@ -92,11 +93,7 @@ class Socket:
             raise
         if end is OnExhausted.CUT:
             await self._close()
-        if self._is_closed:
-            return False
-        self._exchange.request_messages += 1
-        self._exchange.request_bytes += size
-        return True
+        return not self._is_closed
 
     async def _heard(self, message: Message) -> Message:
         if message["type"] == "websocket.disconnect":
@@ -143,27 +140,37 @@ class Socket:
             await self._close()
         if self._is_closed:
             raise Stopped("a limit has closed this socket")
-        self._exchange.response_messages += 1
-        self._exchange.response_bytes += size
         await self._send(message)
         if end is OnExhausted.FINISH:
             await self._close()
 
     async def _end_of(self, counts: tuple[Count, Count], size: int) -> OnExhausted | None:
-        """Ask for one more message; where none fits, the socket is to be closed after it, or in its place."""
-        rooms = [
-            await wanting(self._meter, self._exchange, count, units, refuses=True)
-            for count, units in zip(counts, (1, size), strict=True)
-        ]
-        full = [room for room in rooms if room is not None]
+        """Count one more message; where it does not fit, say when the socket is to be closed."""
+        full: list[Room] = []
+        exchange, passing = self._exchange, []
+        try:
+            for count, units in zip(counts, (1, size), strict=True):
+                room = await wanting(self._meter, exchange, count, units, refuses=True)
+                if room is None:
+                    passing.append((count, units))
+                else:
+                    full.append(room)
+        except BaseException:
+            _uncount(exchange, passing)
+            raise
         if not full:
             return None
         denied = tuple(each for room in full for each in room.denied_by)
+        _uncount(exchange, passing)
         if self._closing is None:
-            self._exchange.stopped(denied)
-            self._closing = _closing(self._exchange.limited_by)
+            exchange.stopped(denied)
+            self._closing = _closing(exchange.limited_by)
         cuts = any(each.line.limit.on_exhausted is OnExhausted.CUT for each in denied)
-        return OnExhausted.CUT if cuts or any(room.unavailable for room in full) else OnExhausted.FINISH
+        if cuts or any(room.unavailable for room in full):
+            return OnExhausted.CUT
+        for count, units in zip(counts, (1, size), strict=True):
+            exchange.count(count, units)
+        return OnExhausted.FINISH
 
     async def _close(self) -> None:
         """Close the socket, if that is to be done; its event is written before the client can know."""
@@ -173,6 +180,12 @@ class Socket:
         await conclude(self._meter, self._exchange)
         with suppress(OSError):
             await self._send(self._closing)
+
+
+def _uncount(exchange: Exchange, passing: list[tuple[Count, int]]) -> None:
+    """Take back what was counted of a message that does not pass."""
+    for count, units in passing:
+        exchange.count(count, -units)
 
 
 def _closing(limits: Sequence[str]) -> Message:

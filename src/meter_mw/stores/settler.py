@@ -38,6 +38,7 @@ MOST_WAITING = 200_000
 """Beyond this many the oldest is let go; the journal still has its event."""
 
 _LINGER = 0.005
+_jitter = random.Random()  # noqa: S311 - our own, so that an app that seeds the shared one is left alone
 _LONGEST_PAUSE = 1.0
 
 
@@ -117,7 +118,7 @@ class Settler:
                 pause = 0.0
             else:
                 pause = min(_LONGEST_PAUSE, max(0.05, pause * 2))
-                time.sleep(random.uniform(0, pause))  # noqa: S311 - jitter
+                time.sleep(_jitter.uniform(0, pause))
 
     def _send(self) -> bool:
         self._sending = min(self._batch, len(self._waiting))
