@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,7 @@ LOOK = CHECKPOINT / 4
 """How often a keeper looks for what has lasted for a checkpoint."""
 
 CHUNK, PAUSE = 1_000, 0.05
+STREAMS, CAP = 6, 1_000_000
 
 
 class Client:
@@ -36,18 +38,16 @@ class Client:
     def __init__(self, server: Server, plan: str = "slot") -> None:
         self.server = server
         self.subject = f"s-{uuid.uuid4().hex}"
-        self._fields = (("X-API-Key", f"{plan}.{self.subject}"), ("X-Variant", "redis"))
+        self.fields = (("X-API-Key", f"{plan}.{self.subject}"), ("X-Variant", "redis"))
 
     def begin(self, seconds: float) -> wire.socket.socket:
         peer = wire.connect(self.server.port)
         count = int(seconds / PAUSE)
-        peer.sendall(
-            wire.request("GET", f"/v1/stream?count={count}&size={CHUNK}&pause={PAUSE}", self._fields)
-        )
+        peer.sendall(wire.request("GET", f"/v1/stream?count={count}&size={CHUNK}&pause={PAUSE}", self.fields))
         return peer
 
     def ask(self) -> wire.Answer:
-        return wire.talk(self.server.port, wire.request("GET", "/v1/items/1", self._fields))
+        return wire.talk(self.server.port, wire.request("GET", "/v1/items/1", self.fields))
 
     def parts(self) -> list[dict[str, Any]]:
         """Give the events so far, each once, without those of items."""
@@ -115,3 +115,24 @@ def test_a_kill_loses_the_last_part_alone(server: Server) -> None:
     lost = answer.received - recorded
     print(f"KILLED {server.name}: {answer.received} received, {lost} of them lost")
     assert 0 <= lost <= (CHECKPOINT + 2 * LOOK) / PAUSE * CHUNK
+
+
+@pytest.mark.parametrize("name", ["uvicorn-h11", "gunicorn-gthread"])
+def test_streams_that_last_pass_no_cap_together(server: Server) -> None:
+    """Six streams go through several parts, and are cut at the cap that they share."""
+    client = Client(server, "cuts")
+    count, size = 60, 5_000
+    target = f"/v1/stream?count={count}&size={size}&pause={PAUSE}"
+
+    def ask(_: int) -> wire.Answer:
+        return wire.talk(server.port, wire.request("GET", target, client.fields))
+
+    with ThreadPoolExecutor(STREAMS) as pool:
+        answers = list(pool.map(ask, range(STREAMS)))
+    received = sum(answer.received for answer in answers)
+    print(f"LASTING {server.name}: {[answer.received for answer in answers]} of {CAP}")
+    assert not all(answer.whole for answer in answers)
+    assert received <= CAP
+    wait_for(lambda: sum(each["data"]["response_bytes"] for each in client.parts()) == received, "all")
+    rest = wire.talk(server.port, wire.request("GET", "/v1/sized?size=2000000", client.fields))
+    assert rest.received == CAP - received or rest.status == 429
