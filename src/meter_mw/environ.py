@@ -57,25 +57,20 @@ def facts(environ: Mapping[str, Any], method: str, path: str) -> Request:
     )
 
 
-def asked(exchange: Exchange, size: int) -> int | None:
-    """Give the bytes of response to ask the store for before `size` more pass; `None` where they may."""
-    total = exchange.response_bytes + exchange.clipped(size)
-    return total if total > exchange.response_room else None
-
-
-def fitting(exchange: Exchange, chunk: bytes, room: Room, total: int) -> bytes:
-    """Give what may pass of a chunk with which the response would be `total` bytes, and note the cut."""
-    if room.passes >= total:
-        return chunk
+def cut(exchange: Exchange, chunk: bytes, room: Room) -> bytes:
+    """Count and give what may still pass of a chunk of response, and note the limits that let no more."""
     exchange.stopped(room.denied_by)
-    return chunk[: max(0, room.passes - exchange.response_bytes)]
+    left = max(room.passes, exchange.response_room) - exchange.response_bytes
+    chunk = chunk[: max(0, left)]
+    exchange.count(Count.RESPONSE_BYTES, len(chunk))
+    return chunk
 
 
 class Limits(Protocol):
     """Who is asked whether more of an upload fits: a meter."""
 
-    def top_up(self, exchange: Exchange, count: Count, total: int, *, refuses: bool = ...) -> Room:
-        """Have more held, if it fits."""
+    def lets(self, exchange: Exchange, count: Count, units: int, *, refuses: bool = ...) -> Room | None:
+        """Count what is about to pass, if it fits."""
 
     def refused(self, exchange: Exchange, room: Room) -> Admission:
         """Refuse a request on its way."""
@@ -155,14 +150,10 @@ class CountedInput:
             raise UploadRefused
 
     def _count(self, size: int) -> None:
-        exchange = self._exchange
-        total = exchange.request_bytes + size
-        if total > exchange.request_room:
-            room = self._limits.top_up(exchange, Count.REQUEST_BYTES, total, refuses=True)
-            if room.denied_by or room.unavailable:
-                self._limits.refused(exchange, room)
-                raise UploadRefused
-        exchange.request_bytes = total
+        room = self._limits.lets(self._exchange, Count.REQUEST_BYTES, size, refuses=True)
+        if room is not None:
+            self._limits.refused(self._exchange, room)
+            raise UploadRefused
 
 
 _READS = frozenset({"read", "read1", "readinto", "readinto1", "readline", "readlines"})

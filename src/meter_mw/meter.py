@@ -149,6 +149,26 @@ class Meter:
             self._keeper.add(exchange)
         return exchange
 
+    def lets(self, exchange: Exchange, count: Count, units: int, *, refuses: bool = False) -> Room | None:
+        """Count `units` that are about to pass; where they do not fit, count nothing and give the room."""
+        while not exchange.claims(count, units) and not exchange.ended:
+            total = exchange.passed(count) + units
+            room = self.top_up(exchange, count, total, refuses=refuses)
+            if room.denied_by or room.unavailable or room.passes < total:
+                return room
+        return None
+
+    async def alets(
+        self, exchange: Exchange, count: Count, units: int, *, refuses: bool = False
+    ) -> Room | None:
+        """Count what is about to pass without holding up the event loop; see `lets`."""
+        while not exchange.claims(count, units) and not exchange.ended:
+            total = exchange.passed(count) + units
+            room = await self.atop_up(exchange, count, total, refuses=refuses)
+            if room.denied_by or room.unavailable or room.passes < total:
+                return room
+        return None
+
     def top_up(self, exchange: Exchange, count: Count, total: int, *, refuses: bool = False) -> Room:
         """Have more held, so that `total` units of `count` may pass in all; waits for the store.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from werkzeug.datastructures import Headers
 
 from meter_mw.core import Answer
-from meter_mw.environ import CountedInput, StreamCut, UploadRefused, asked, facts, fitting
+from meter_mw.environ import CountedInput, StreamCut, UploadRefused, cut, facts
 from meter_mw.exchange import MARK, enter
 from meter_mw.lasting import UNBOUNDED
 from meter_mw.meter import METER, Meter
@@ -195,12 +195,10 @@ class _Response:
         exchange = self._exchange
         self._under_way = True
         self._begin()
-        total = asked(exchange, len(chunk))
-        if total is not None:
-            room = self._meter.top_up(exchange, Count.RESPONSE_BYTES, total)
-            self.is_cut = room.passes < total
-            chunk = fitting(exchange, chunk, room, total)
-        exchange.passes(len(chunk))
+        room = self._meter.lets(exchange, Count.RESPONSE_BYTES, exchange.clipped(len(chunk)))
+        if room is not None:
+            self.is_cut = True
+            chunk = cut(exchange, chunk, room)
         if last or self.is_cut or exchange.completes():
             self.finish()
         return chunk

@@ -11,8 +11,8 @@ from starlette.datastructures import MutableHeaders
 
 from meter_mw.asgi.answers import answer, dress, is_http1
 from meter_mw.asgi.bodies import BODIES, first_of, size_of
+from meter_mw.asgi.ending import Stopped, abandon, conclude
 from meter_mw.asgi.inbox import Inbox
-from meter_mw.asgi.passing import Stopped, abandon, conclude, wanting
 from meter_mw.model import Count
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class HttpExchange:
         message = await self._inbox.take()
         try:
             size = len(message.get("body", b""))
-            room = await wanting(self._meter, self._exchange, Count.REQUEST_BYTES, size, refuses=True)
+            room = await self._meter.alets(self._exchange, Count.REQUEST_BYTES, size, refuses=True)
         except BaseException:
             self._inbox.put_back(message)
             raise
@@ -148,7 +148,7 @@ class HttpExchange:
         exchange, size = self._exchange, size_of(message)
         if not self._inbox.gone:
             counted = exchange.clipped(size)
-            room = await wanting(self._meter, exchange, Count.RESPONSE_BYTES, counted)
+            room = await self._meter.alets(exchange, Count.RESPONSE_BYTES, counted)
             if room is not None:
                 await self._cut(room, message, counted)
                 raise Stopped("a limit has ended this response")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import MutableHeaders
 
 from meter_mw.asgi.answers import POLICY_VIOLATION, dress
-from meter_mw.asgi.passing import Stopped, abandon, conclude, wanting
+from meter_mw.asgi.ending import Stopped, abandon, conclude
 from meter_mw.model import Count
 from meter_mw.policy.policy import OnExhausted
 
@@ -150,7 +150,7 @@ class Socket:
         exchange, passing = self._exchange, []
         try:
             for count, units in zip(counts, (1, size), strict=True):
-                room = await wanting(self._meter, exchange, count, units, refuses=True)
+                room = await self._meter.alets(exchange, count, units, refuses=True)
                 if room is None:
                     passing.append((count, units))
                 else:

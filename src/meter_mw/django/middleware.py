@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 
 from meter_mw.core import Answer
 from meter_mw.django.streams import abandon, closing, counted, streamed
-from meter_mw.environ import CountedInput, asked, facts
+from meter_mw.environ import CountedInput, facts
 from meter_mw.exchange import MARK, enter
 from meter_mw.meter import METER, Meter
 from meter_mw.model import Count
@@ -84,8 +84,8 @@ class MeterMiddleware:
             if exchange.refusal is None:
                 response = cast("HttpResponseBase", self._get_response(request))
             response = self._begun(request, response, exchange)
-            total = _download(response, exchange)
-            fits = not total or self.meter.top_up(exchange, Count.RESPONSE_BYTES, total).passes >= total
+            size = _download(response, exchange)
+            fits = self.meter.lets(exchange, Count.RESPONSE_BYTES, size) is None
             response, settlement = self._pass(request, response, exchange, fits=fits)
             if settlement is not None:
                 self.meter.release(exchange, settlement)
@@ -103,10 +103,8 @@ class MeterMiddleware:
             if exchange.refusal is None:
                 response = await cast("Awaitable[HttpResponseBase]", self._get_response(request))
             response = self._begun(request, response, exchange)
-            total = _download(response, exchange)
-            fits = not total or (
-                (await self.meter.atop_up(exchange, Count.RESPONSE_BYTES, total)).passes >= total
-            )
+            size = _download(response, exchange)
+            fits = await self.meter.alets(exchange, Count.RESPONSE_BYTES, size) is None
             response, settlement = self._pass(request, response, exchange, fits=fits)
             if settlement is not None:
                 await self.meter.arelease(exchange, settlement)
@@ -169,8 +167,6 @@ class MeterMiddleware:
             if isinstance(response, StreamingHttpResponse) and not exchange.completes():
                 response.streaming_content = counted(request, response, exchange, self.meter)
                 return response, None
-            if isinstance(response, HttpResponse):
-                exchange.passes(len(response.content))
         return response, self.meter.finish(exchange)
 
 
@@ -184,11 +180,12 @@ def _upload(exchange: Exchange) -> tuple[Count, int]:
     return Count.REQUEST_BYTES, exchange.request_bytes
 
 
-def _download(response: HttpResponseBase, exchange: Exchange) -> int | None:
-    """Give the bytes to ask the store for before a response passes that is there as a whole."""
-    if exchange.refusal is not None or not isinstance(response, HttpResponse):
-        return None
-    return asked(exchange, len(response.content))
+def _download(response: HttpResponseBase, exchange: Exchange) -> int:
+    """Give the bytes of a response that is there as a whole."""
+    answered = exchange.refusal is not None or exchange.admission.answer is Answer.EXEMPT
+    if answered or not isinstance(response, HttpResponse):
+        return 0
+    return exchange.clipped(len(response.content))
 
 
 def _add(fields: Fields, response: HttpResponseBase, request: HttpRequest) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 
-from meter_mw.environ import StreamCut, asked, fitting
+from meter_mw.environ import StreamCut, cut
 from meter_mw.exchange import enter
 from meter_mw.model import Count
 
@@ -78,12 +78,11 @@ class _Counting:
         self._meter = meter
         self._is_cut = False
 
-    def _fitting(self, chunk: bytes, room: Room, total: int) -> bytes:
-        self._is_cut = room.passes < total
-        return fitting(self._exchange, chunk, room, total)
+    def _cut(self, chunk: bytes, room: Room) -> bytes:
+        self._is_cut = True
+        return cut(self._exchange, chunk, room)
 
-    def _passed(self, chunk: bytes) -> Settle | None:
-        self._exchange.passes(len(chunk))
+    def _passed(self) -> Settle | None:
         return self._meter.finish(self._exchange) if self._is_cut or self._exchange.completes() else None
 
     def close(self) -> None:
@@ -108,11 +107,11 @@ class _Stream(_Counting):
         enter(self._exchange)
         try:
             chunk = next(self._chunks)
-            total = asked(self._exchange, len(chunk))
-            if total is not None:
-                room = self._meter.top_up(self._exchange, Count.RESPONSE_BYTES, total)
-                chunk = self._fitting(chunk, room, total)
-            self._release(self._passed(chunk))
+            size = self._exchange.clipped(len(chunk))
+            room = self._meter.lets(self._exchange, Count.RESPONSE_BYTES, size)
+            if room is not None:
+                chunk = self._cut(chunk, room)
+            self._release(self._passed())
         except BaseException as end:
             if isinstance(end, StopIteration):
                 self._release(self._meter.finish(self._exchange))
@@ -148,11 +147,11 @@ class _AsyncStream(_Counting):
         try:
             await asyncio.sleep(0)
             chunk = await anext(self._chunks)
-            total = asked(self._exchange, len(chunk))
-            if total is not None:
-                room = await self._meter.atop_up(self._exchange, Count.RESPONSE_BYTES, total)
-                chunk = self._fitting(chunk, room, total)
-            await self._release(self._passed(chunk))
+            size = self._exchange.clipped(len(chunk))
+            room = await self._meter.alets(self._exchange, Count.RESPONSE_BYTES, size)
+            if room is not None:
+                chunk = self._cut(chunk, room)
+            await self._release(self._passed())
         except BaseException as end:
             if isinstance(end, StopAsyncIteration):
                 await self._release(self._meter.finish(self._exchange))

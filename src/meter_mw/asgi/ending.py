@@ -1,4 +1,4 @@
-"""What HTTP and WebSockets share: asking before more passes, closing the count before the last leaves."""
+"""What HTTP and WebSockets share: what stops an app, and closing the count before the last byte leaves."""
 
 from __future__ import annotations
 
@@ -6,25 +6,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from meter_mw.exchange import Exchange
-    from meter_mw.lasting import Room
     from meter_mw.meter import Meter
-    from meter_mw.model import Count
 
 
 class Stopped(OSError):
     """Nothing more passes: a limit has ended this; servers raise the like for a client that left."""
-
-
-async def wanting(
-    meter: Meter, exchange: Exchange, count: Count, units: int, *, refuses: bool = False
-) -> Room | None:
-    """Count `units` more that are about to pass; where they do not fit, count nothing and give the room."""
-    while not exchange.claims(count, units) and not exchange.ended:
-        total = exchange.passed(count) + units
-        room = await meter.atop_up(exchange, count, total, refuses=refuses)
-        if room.denied_by or room.unavailable or room.passes < total:
-            return room
-    return None
 
 
 async def conclude(meter: Meter, exchange: Exchange) -> None:
