@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import wire
+from websockets.sync.client import connect
 
 import servers
 from servers import wait_for
@@ -136,3 +137,22 @@ def test_streams_that_last_pass_no_cap_together(server: Server) -> None:
     wait_for(lambda: sum(each["data"]["response_bytes"] for each in client.parts()) == received, "all")
     rest = wire.talk(server.port, wire.request("GET", "/v1/sized?size=2000000", client.fields))
     assert rest.received == CAP - received or rest.status == 429
+
+
+@pytest.mark.parametrize("name", ["uvicorn-httptools"])
+def test_an_idle_socket_keeps_its_slot_until_it_is_gone(server: Server) -> None:
+    """Nothing passes for twice a lease, and nobody else gets the slot; when the client goes it is free."""
+    client = Client(server)
+    with connect(f"ws://127.0.0.1:{server.port}/v1/talk", additional_headers=client.fields) as socket:
+        socket.send("hello")
+        assert socket.recv() == "HELLO"
+        began = time.monotonic()
+        while time.monotonic() - began < 4 * CHECKPOINT:
+            assert client.ask().status == 429
+            time.sleep(0.1)
+        socket.send("still here")
+        assert socket.recv() == "STILL HERE"
+    assert client.ask().status == 200
+    wait_for(lambda: sum(each["data"]["request_bytes"] for each in client.parts()) == 15, "both messages")
+    assert sum(each["data"]["requests"] for each in client.parts()) == 1
+    assert sum(each["data"].get("response_messages", 0) for each in client.parts()) == 2
