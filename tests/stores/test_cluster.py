@@ -20,7 +20,7 @@ from meter_mw.core import Answer
 from meter_mw.meter import Meter
 from meter_mw.periods import Period, calendar
 from meter_mw.policy.loader import load
-from meter_mw.quota import Cap, OnDeny, Rate, Slots
+from meter_mw.quota import Cap, OnDeny, Rate
 from meter_mw.rids import new_rid
 from meter_mw.stores.aredis_store import open_async_store
 from meter_mw.stores.cluster import split
@@ -42,7 +42,7 @@ from meter_mw.stores.port import (
 from meter_mw.stores.redis_link import Transport
 from meter_mw.stores.redis_store import open_store
 from meter_mw.testing.stores import StoreConformance, settlement
-from meter_mw.testing.stores.bench import HUNDRED_A_DAY, PATIENCE_US, SECOND_US, TEN_A_SECOND
+from meter_mw.testing.stores.bench import PATIENCE_US, SECOND_US
 from support.cluster import Cluster, speaking_tls
 from support.policies import request
 
@@ -93,35 +93,6 @@ class _OnCluster(StoreConformance):
     def _cluster(self, cluster: Cluster) -> None:
         self.seeds = read_cluster_url(cluster.url)
         self.url = cluster.url
-
-    def test_holders_are_charged_together(self) -> None:
-        """As on one node, but that slots that were taken and given back remember until when."""
-        at = self.bench()
-
-        def five(room: int = 100) -> tuple[Charge, ...]:
-            return (
-                at.charge("subject", HUNDRED_A_DAY),
-                at.charge("key", TEN_A_SECOND, holder=f"{at.tag}:k1"),
-                at.charge("account", HUNDRED_A_DAY, 1, 3, held=True, holder=f"{at.tag[:20]}_account"),
-                at.charge("route", Slots(4), holder=f"{at.tag}:route-2"),
-                at.charge("everyone", Cap(room, Period.DAY), holder=f"{at.tag[:20]}_everyone"),
-            )
-
-        before = [each.state for each in at.peek(*five())]
-        denied = at.admit(*five(0))
-        assert (denied.verdict, [each.fits for each in denied.readings]) == (
-            Verdict.DENIED,
-            [True, True, True, True, False],
-        )
-        assert [each.state for each in denied.readings] == before
-        assert [each.state for each in at.peek(*five())] == before
-        command = at.command(*five())
-        tally = at.send(command)
-        assert tally.verdict is Verdict.ADMITTED
-        assert at.send(command) == tally
-        assert [at.remaining(each) for each in five()] == [99, 4, 97, 3, 99]
-        assert at.settle(command, tally, 1, 1, 2, 1, 1) is Outcome.APPLIED
-        assert [at.remaining(each) for each in five()] == [99, 4, 98, 4, 99]
 
 
 class TestClusterStore(_OnCluster):

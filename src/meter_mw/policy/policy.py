@@ -352,6 +352,7 @@ class Policy:
     told_by_header: tuple[Meter, ...] = field(init=False)
     _matcher: Matcher[Route] = field(init=False, repr=False, compare=False)
     _callers: dict[str, Caller] = field(init=False, repr=False, compare=False)
+    _described: Callable[[KeyEntry, str | None], Caller] = field(init=False, repr=False, compare=False)
     _strangers: Callable[[str, str | None, str | None], Caller] = field(init=False, repr=False, compare=False)
     _lines: dict[tuple[object, ...], tuple[Line, ...]] = field(init=False, repr=False, compare=False)
 
@@ -363,6 +364,7 @@ class Policy:
         object.__setattr__(self, "_matcher", Matcher(entries))
         object.__setattr__(self, "_lines", {})
         object.__setattr__(self, "_callers", {})
+        object.__setattr__(self, "_described", lru_cache(STRANGERS)(self._caller))
         object.__setattr__(self, "_strangers", lru_cache(STRANGERS)(self._stranger))
         for key, entry in self.keys.items():
             self._callers[key] = self.caller(entry, key)
@@ -380,6 +382,9 @@ class Policy:
 
     def caller(self, entry: KeyEntry, key: str | None) -> Caller:
         """Give the caller that an entry describes, on plan `default` where it names none."""
+        return self._described(entry, key)
+
+    def _caller(self, entry: KeyEntry, key: str | None) -> Caller:
         plan = self.plans[entry.plan or "default"]
         tag = digest_of(self.service, entry.subject, size=16)
         zone = entry.timezone or plan.timezone or self.timezone
@@ -406,7 +411,7 @@ class Policy:
         return self._strangers(subject, plan, key)
 
     def _stranger(self, subject: str, plan: str | None, key: str | None) -> Caller:
-        return self.caller(KeyEntry(subject, plan), key)
+        return self._caller(KeyEntry(subject, plan), key)
 
     def lines(self, route: Route, caller: Caller, now_us: int) -> tuple[Line, ...]:
         """Give every limit that bears on a request of this route and caller; a free route is under none."""
