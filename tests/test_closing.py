@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from meter_mw.admission import Admission, Reached
 from meter_mw.closing import amendment, settlement, speaks, threshold_event, told, usage_event, used
-from meter_mw.core import Admission, Reached
 from meter_mw.events import encode
 from meter_mw.model import THRESHOLD_EVENT, UNMATCHED, Count, Meter, RequestId
 from meter_mw.periods import Period

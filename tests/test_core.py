@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meter_mw.admission import Answer
 from meter_mw.closing import settlement, usage_event
-from meter_mw.core import Answer, KeyEnded, Price, ResolverUnavailable, admit
+from meter_mw.core import admit
 from meter_mw.model import LARGEST_COST, Meter, Receipt
 from meter_mw.periods import Period
 from meter_mw.policy.identity import QueryKey, anonymous_subject
@@ -40,6 +41,7 @@ from meter_mw.stores.port import (
     Tally,
     Verdict,
 )
+from meter_mw.talk import KeyEnded, Price, ResolverUnavailable
 from support.policies import (
     DAY_US,
     EGRESS,

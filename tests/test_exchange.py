@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from meter_mw.core import Admission, Answer, Standing, admit
+from meter_mw.admission import Admission, Answer, Standing
+from meter_mw.core import admit
 from meter_mw.exchange import Exchange, UsageError, current, enter
 from meter_mw.lasting import UNBOUNDED, Room
 from meter_mw.model import LARGEST_COST, Count, Meter, MeterError, RequestId

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meter_mw.core import Admission, Answer
+from meter_mw.admission import Admission, Answer
 from meter_mw.exchange import Exchange
 from meter_mw.keeping import Keeper
 from meter_mw.model import RequestId

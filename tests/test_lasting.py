@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meter_mw.core import Admission, Answer, continued
+from meter_mw.admission import Admission, Answer
+from meter_mw.core import continued
 from meter_mw.lasting import UNBOUNDED, Room, next_part, rooms, top_up
 from meter_mw.model import Count, Meter, RequestId
 from meter_mw.periods import Period
@@ -34,8 +35,8 @@ from support.policies import (
 from support.talks import NOW_US, RID, admission_on, ended, failed
 
 if TYPE_CHECKING:
-    from meter_mw.core import Conversation
     from meter_mw.policy.policy import Policy
+    from meter_mw.talk import Conversation
     from meter_mw.testing.stores import Clock
 
 PART = RequestId("01900000-0000-7000-8000-000000000009")

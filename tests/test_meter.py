@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meter_mw.core import Answer
+from meter_mw.admission import Answer
 from meter_mw.meter import Meter
 from meter_mw.policy.policy import FileSinkRule, StdoutSinkRule
 from meter_mw.policy.problems import PolicyError

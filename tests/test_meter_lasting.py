@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meter_mw.core import Answer
+from meter_mw.admission import Answer
 from meter_mw.lasting import Room
 from meter_mw.meter import Meter
 from meter_mw.model import THRESHOLD_EVENT, Count
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from meter_mw.core import Admission, Conversation
+    from meter_mw.admission import Admission
     from meter_mw.exchange import Exchange
     from meter_mw.model import Receipt
     from meter_mw.policy.policy import Limit
     from meter_mw.stores.port import Settle
+    from meter_mw.talk import Conversation
 
 
 class Bench:

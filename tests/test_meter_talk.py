@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meter_mw.core import Answer, Resolve, ResolverUnavailable
+from meter_mw.admission import Answer
 from meter_mw.meter import Meter
 from meter_mw.policy.identity import Credential
 from meter_mw.policy.policy import FileSinkRule, KeyEntry, Unknown
@@ -17,13 +17,14 @@ from meter_mw.resolving import ResolverDesk
 from meter_mw.stores.access import Stores
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Admit, Cancel, StoreUnavailable, Tally, Verdict
+from meter_mw.talk import Resolve, ResolverUnavailable
 from support.policies import key_of, policy, rate, request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from meter_mw.core import Admission
+    from meter_mw.admission import Admission
     from meter_mw.stores.port import Closing
 
 CANARY = "sk_canary_5f1d7c"

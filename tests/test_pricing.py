@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from meter_mw.core import Price
 from meter_mw.model import LARGEST_COST
 from meter_mw.pricing import price
+from meter_mw.talk import Price
 from support.policies import policy, request, route
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meter_mw.core import KeyEnded, Resolve, ResolverUnavailable
 from meter_mw.periods import Period
 from meter_mw.policy.identity import Credential
 from meter_mw.policy.policy import Exemption, KeyEntry, Override, Plan, Policy
@@ -32,6 +31,7 @@ from meter_mw.stores.aredis_store import open_async_store
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import StoreUnavailable
 from meter_mw.stores.redis_store import RedisStore, open_store
+from meter_mw.talk import KeyEnded, Resolve, ResolverUnavailable
 from support.policies import cap, key_of, policy
 from support.servers import on_every_redis
 

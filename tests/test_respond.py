@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_mw.core import Admission, Answer, Standing
+from meter_mw.admission import Admission, Answer, Standing
 from meter_mw.model import LARGEST_COST, RequestId
 from meter_mw.periods import Period
 from meter_mw.policy.identity import BearerKey, HeaderKey, QueryKey

@@ -13,8 +13,8 @@ import http_sf
 import pytest
 
 from meter_mw import usage
+from meter_mw.admission import Admission, Answer
 from meter_mw.asgi import MeterMiddleware as AsgiMeter
-from meter_mw.core import Admission, Answer, KeyEnded, Peek, Resolve, ResolverUnavailable
 from meter_mw.meter import METER, Meter
 from meter_mw.model import MeterError
 from meter_mw.periods import Period
@@ -34,6 +34,7 @@ from meter_mw.reporting import Usage
 from meter_mw.reporting import usage as asked_about
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Reading, StoreUnavailable, Tally, Verdict
+from meter_mw.talk import KeyEnded, Peek, Resolve, ResolverUnavailable
 from meter_mw.wsgi import MeterMiddleware as WsgiMeter
 from support.policies import (
     DAY_US,

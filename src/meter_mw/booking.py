@@ -14,7 +14,7 @@ from meter_mw.stores.port import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meter_mw.core import Admission
+    from meter_mw.admission import Admission
     from meter_mw.journal import Forwarder, Journal
     from meter_mw.model import Receipt, UsageEvent
     from meter_mw.policy.policy import Policy

@@ -6,7 +6,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from meter_mw.core import Admission, Reached, reached
+from meter_mw.core import reached
 from meter_mw.model import THRESHOLD_EVENT, Count, Receipt, UsageEvent
 from meter_mw.policy.policy import digest_of
 from meter_mw.quota import AT_REST, Cap, Rate, Span
@@ -15,6 +15,7 @@ from meter_mw.stores.port import REMEMBERED_US, Booking, Reading, Settle
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from meter_mw.admission import Admission, Reached
     from meter_mw.model import RequestId
     from meter_mw.policy.policy import Caller, Line, Policy
     from meter_mw.stores.port import Closed

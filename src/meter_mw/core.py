@@ -8,42 +8,24 @@ Rule 3: no clock, no I/O, no framework, no third party.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 
-from meter_mw.model import MESSAGES, Count, MeterError, Request, RequestId
+from meter_mw.admission import Admission, Answer, Reached, Refused, Standing
+from meter_mw.identifying import NOBODY, identify
+from meter_mw.model import MESSAGES, Count, Request, RequestId
 from meter_mw.periods import calendar
-from meter_mw.policy.identity import (
-    AmbiguousCredential,
-    Credential,
-    QueryKey,
-    anonymous_subject,
-    find_credential,
-    pseudonym,
-)
 from meter_mw.policy.paths import OddPath
-from meter_mw.policy.policy import (
-    NO_ROUTE,
-    Caller,
-    Exemption,
-    Failure,
-    KeyEntry,
-    Line,
-    Mode,
-    Policy,
-    Route,
-    Scope,
-    Unknown,
-)
+from meter_mw.policy.policy import NO_ROUTE, Caller, Exemption, Failure, Line, Mode, Policy, Route, Scope
 from meter_mw.quota import Cap, Rate, Slots
-from meter_mw.stores.port import Admit, Charge, Reading, StoreUnavailable, Tally, TopUp, Verdict
+from meter_mw.stores.port import Admit, Charge, Reading, StoreUnavailable, Tally, Verdict
+from meter_mw.talk import Price
 
 if TYPE_CHECKING:
     from meter_mw.periods import Windows
     from meter_mw.policy.policy import Limit
+    from meter_mw.talk import Conversation
 
 _ROUNDS = 3
 """How often a store is asked again about windows or a fence that its clock has left behind."""
@@ -54,144 +36,11 @@ _FENCE = 10
 More than one, as a busy event loop sends late; what is given up on before the fence is cancelled.
 """
 
-_NOBODY = "anon_nobody"
-"""The subject of requests that are served without any identity; no key and no address has its name."""
-
-_POOLED = "unknown_keys"
-"""The one subject of all unknown keys, where the policy pools them."""
-
 _SLOT_WAIT_US = 1_000_000
 """When to come back for a slot: nobody knows how long those in flight take."""
 
 _OWN_ZONE = (Scope.KEY, Scope.SUBJECT, Scope.ACCOUNT)
 """Whose caps follow the zone and the anchor of the key; wider pools follow those of the policy."""
-
-
-class ResolverUnavailable(MeterError):
-    """The operator's resolver gave no usable answer about a key."""
-
-
-class KeyEnded(MeterError):
-    """The key is known, and no longer good: it was revoked, or has expired."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    """Ask the operator's resolver whose key this is."""
-
-    key: str
-    credential: Credential
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Ask the operator's pricing of a route what a request costs."""
-
-    route: Route
-    request: Request
-
-
-@dataclass(frozen=True, slots=True)
-class Peek:
-    """Look how charges of a subject stand, and change nothing."""
-
-    tag: str
-    charges: tuple[Charge, ...]
-
-
-Costs: TypeAlias = tuple[tuple[str, int], ...]
-
-T = TypeVar("T")
-Command: TypeAlias = Admit | TopUp | Peek | Resolve | Price
-Reply: TypeAlias = "Tally | KeyEntry | Costs | None"
-Conversation: TypeAlias = Generator[Command, Reply, T]
-"""Yields an Admit, a TopUp or a Peek and is sent its Tally, a Resolve and is sent a KeyEntry or None, or a
-Price and is sent what each meter is charged, None where the pricing gave no usable answer."""
-
-
-class Answer(Enum):
-    """What a request is told."""
-
-    ALLOWED = "allowed"
-    EXEMPT = "exempt"
-    DENIED = "denied"
-    UNAVAILABLE = "unavailable"
-    UNIDENTIFIED = "unidentified"
-    AMBIGUOUS = "ambiguous"
-    ODD_PATH = "odd path"
-
-
-class Standing(NamedTuple):
-    """How a caller stands with one limit, after what this request was charged.
-
-    `remaining` units fit at once; the limit is whole again after `reset_us`, where that is known. `wait_us`
-    is 0 where the request fitted, the µs until it would, or `None` where it never can. `used` are the units
-    that a cap has counted since `start_us`, or the slots that are taken.
-    """
-
-    line: Line
-    remaining: int
-    reset_us: int | None
-    wait_us: int | None
-    used: int | None = None
-    start_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A threshold that a cap's count has reached: told to one admission or settlement only."""
-
-    line: Line
-    units: int
-    start_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """The answer for the whole request, and what has to be settled when it ends.
-
-    `standings` is empty where no store was asked or none answered. `denied_by` names the limits that
-    had no room, `would_deny` those in shadow that would have refused the request. `granted` are the units
-    that each charge was given. `overage` are the units of this request beyond what a limit includes. Of a
-    part of a long exchange `first` is the rid of its first, and `part` its number.
-    """
-
-    answer: Answer
-    rid: RequestId
-    now_us: int
-    route: Route
-    caller: Caller | None = None
-    lines: tuple[Line, ...] = ()
-    charges: tuple[Charge, ...] = ()
-    windows: tuple[int, ...] = ()
-    granted: tuple[int, ...] = ()
-    standings: tuple[Standing, ...] = ()
-    denied_by: tuple[Standing, ...] = ()
-    would_deny: tuple[Standing, ...] = ()
-    overage: tuple[tuple[str, int], ...] = ()
-    reached: tuple[Reached, ...] = ()
-    reason: str = ""
-    first: RequestId | None = None
-    part: int = 0
-
-    @property
-    def serves(self) -> bool:
-        """Whether the app is to see the request."""
-        return self.answer is Answer.ALLOWED or self.answer is Answer.EXEMPT
-
-    @property
-    def retry_after_us(self) -> int | None:
-        """The µs after which the same request would be admitted; `None` for never."""
-        waits = [each.wait_us for each in self.denied_by]
-        return None if None in waits else max((wait for wait in waits if wait is not None), default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a request has no caller."""
-
-    answer: Answer
-    reason: str
 
 
 def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conversation[Admission]:
@@ -209,7 +58,7 @@ def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
     if isinstance(caller, Refused):
         if not shadow:
             return Admission(caller.answer, rid, now_us, route, reason=caller.reason)
-        caller = policy.stranger(_NOBODY)
+        caller = policy.stranger(NOBODY)
     if caller.exemption is Exemption.FREE:
         return Admission(Answer.EXEMPT, rid, now_us, route)
     if request.is_preflight and caller.key is None:
@@ -222,6 +71,12 @@ def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
         )
     asked = Admission(Answer.ALLOWED, rid, now_us, route, caller, lines)
     return (yield from _decide(policy, asked, caller)) if lines else asked
+
+
+def _free(route: Route, policy: Policy) -> Route:
+    """Give the route as it is for preflights: recorded, and neither limited nor billed."""
+    counts = (meter.name for meter in policy.meters if meter.count is Count.REQUESTS)
+    return replace(route, costs=tuple((name, 0) for name in counts))
 
 
 def _priced(route: Route, request: Request) -> Conversation[Route]:
@@ -242,58 +97,6 @@ def _sized(line: Line, request: Request) -> Line:
     if line.limit.meter.count is not Count.REQUEST_BYTES or request.declared is None:
         return line
     return replace(line, need=request.declared, take=request.declared)
-
-
-def identify(policy: Policy, request: Request) -> Conversation[Caller | Refused]:
-    """Say who makes a request, or why nobody does."""
-    rules = policy.identity
-    places = rules.places
-    if request.is_preflight:
-        # It has the URL of the request to come, and so a key in its query, and nothing else of it.
-        places = tuple(place for place in places if not isinstance(place, QueryKey))
-    try:
-        credential = find_credential(places, request.field, request.query)
-    except AmbiguousCredential as ambiguity:
-        return Refused(Answer.AMBIGUOUS, str(ambiguity))
-    if credential is None:
-        return _anonymous(policy, request)
-    key = pseudonym(rules.secret, credential)
-    return policy.listed(key) or (yield from _unlisted(policy, key, credential))
-
-
-def _anonymous(policy: Policy, request: Request) -> Caller | Refused:
-    rules = policy.identity
-    if rules.anonymous is None and request.is_preflight:
-        return policy.stranger(_NOBODY)
-    if rules.anonymous is None:
-        return Refused(Answer.UNIDENTIFIED, "this API needs a key")
-    address = rules.trusted_proxies.client_address(request.peer, request.field("x-forwarded-for"))
-    subject = anonymous_subject(rules.secret, address or "unknown")
-    return policy.stranger(subject, rules.anonymous.plan)
-
-
-def _free(route: Route, policy: Policy) -> Route:
-    """Give the route as it is for preflights: recorded, and neither limited nor billed."""
-    counts = (meter.name for meter in policy.meters if meter.count is Count.REQUESTS)
-    return replace(route, costs=tuple((name, 0) for name in counts))
-
-
-def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[Caller | Refused]:
-    entry: Reply = None
-    if policy.resolver is not None or policy.registry:
-        try:
-            entry = yield Resolve(key, credential)
-        except ResolverUnavailable as outage:
-            return Refused(Answer.UNAVAILABLE, str(outage))
-        except KeyEnded as ended:
-            return Refused(Answer.UNIDENTIFIED, str(ended))
-    if isinstance(entry, KeyEntry):
-        return policy.caller(entry, key)
-    if policy.identity.unknown is Unknown.REJECT:
-        return Refused(Answer.UNIDENTIFIED, "the key is not known")
-    if policy.identity.unknown is Unknown.POOL:
-        return replace(policy.stranger(_POOLED), key=key)
-    return policy.stranger(key, key=key)
 
 
 def _decide(

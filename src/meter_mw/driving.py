@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from meter_mw.core import KeyEnded, Peek, Price, Resolve, ResolverUnavailable
 from meter_mw.pricing import price
 from meter_mw.stores.outage import Outage
 from meter_mw.stores.port import Admit, Cancel, StoreUnavailable
+from meter_mw.talk import KeyEnded, Peek, Price, Resolve, ResolverUnavailable
 
 if TYPE_CHECKING:
-    from meter_mw.core import Command, Conversation, Reply
     from meter_mw.policy.policy import Policy
     from meter_mw.resolving import ResolverDesk
     from meter_mw.stores.access import Stores
     from meter_mw.stores.port import TopUp
+    from meter_mw.talk import Command, Conversation, Reply
 
 _T = TypeVar("_T")
 

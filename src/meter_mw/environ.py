@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
     from wsgiref.types import InputStream
 
-    from meter_mw.core import Admission
+    from meter_mw.admission import Admission
     from meter_mw.exchange import Exchange
     from meter_mw.lasting import Room
 

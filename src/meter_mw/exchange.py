@@ -14,7 +14,7 @@ from meter_mw.model import LARGEST_COST, Count, MeterError, Receipt
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meter_mw.core import Admission, Standing
+    from meter_mw.admission import Admission, Standing
     from meter_mw.lasting import Room
     from meter_mw.model import SubjectId
     from meter_mw.policy.policy import Policy

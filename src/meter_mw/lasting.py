@@ -11,16 +11,18 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meter_mw.core import Admission, Answer, charges_of, standing
+from meter_mw.admission import Admission, Answer
+from meter_mw.core import charges_of, standing
 from meter_mw.model import LARGEST_COST, MESSAGES, Count, RequestId
 from meter_mw.policy.policy import Failure, OnExhausted, Route
 from meter_mw.quota import Rate
 from meter_mw.stores.port import StoreUnavailable, Tally, TopUp, Verdict
 
 if TYPE_CHECKING:
-    from meter_mw.core import Conversation, Standing
+    from meter_mw.admission import Standing
     from meter_mw.policy.policy import Line, Policy
     from meter_mw.stores.port import Charge
+    from meter_mw.talk import Conversation
 
 UNBOUNDED = sys.maxsize
 """The room of what no limit is on."""

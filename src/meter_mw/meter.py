@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meter_mw import closing, core, lasting, reporting
+from meter_mw.admission import Answer
 from meter_mw.booking import Books
-from meter_mw.core import Answer
 from meter_mw.driving import Driver
 from meter_mw.exchange import Exchange
 from meter_mw.journal import Forwarder, Journal
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from meter_mw.core import Admission, Conversation
+    from meter_mw.admission import Admission
     from meter_mw.lasting import Room
     from meter_mw.model import Request
     from meter_mw.policy.policy import Policy, SinkRule
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from meter_mw.respond import Body, Fields, Refusal
     from meter_mw.sinks import Sink
     from meter_mw.stores.port import AsyncStore, Settle, Store
+    from meter_mw.talk import Conversation
 
 _log = logging.getLogger(__name__)
 

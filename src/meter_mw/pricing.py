@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from meter_mw.model import LARGEST_COST, Count
 
 if TYPE_CHECKING:
-    from meter_mw.core import Costs, Price
     from meter_mw.policy.policy import Policy
+    from meter_mw.talk import Costs, Price
 
 _log = logging.getLogger(__name__)
 

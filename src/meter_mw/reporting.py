@@ -9,18 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meter_mw.core import Admission, Answer, Peek, Refused, Standing, charges_of, identify, standing
+from meter_mw.admission import Admission, Answer, Refused, Standing
+from meter_mw.core import charges_of, standing
+from meter_mw.identifying import identify
 from meter_mw.policy.policy import NO_ROUTE, Exemption, Scope
 from meter_mw.quota import Cap
 from meter_mw.stores.port import StoreUnavailable, Tally, Verdict
+from meter_mw.talk import Peek
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import date
 
-    from meter_mw.core import Conversation
     from meter_mw.model import Request, RequestId
     from meter_mw.policy.policy import Caller, Line, Policy
+    from meter_mw.talk import Conversation
 
 _ROUNDS = 3
 """How often a store is looked at again about windows that its clock has left behind."""

@@ -11,17 +11,17 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from meter_mw.core import KeyEnded, ResolverUnavailable
 from meter_mw.policy.problems import PolicyError, Problem
 from meter_mw.policy.resolver import Answers, entry_of
 from meter_mw.registry.calls import Asker, AsyncAsker
 from meter_mw.registry.lookup import Ended, Lookup
 from meter_mw.registry.records import GarbledRecord
 from meter_mw.stores.port import StoreUnavailable
+from meter_mw.talk import KeyEnded, ResolverUnavailable
 
 if TYPE_CHECKING:
-    from meter_mw.core import Resolve
     from meter_mw.policy.policy import KeyEntry, Policy
+    from meter_mw.talk import Resolve
 
 _log = logging.getLogger(__name__)
 

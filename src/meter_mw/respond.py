@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from meter_mw.core import Answer
+from meter_mw.admission import Answer
 from meter_mw.model import Count
 from meter_mw.policy.identity import BearerKey
 from meter_mw.policy.policy import Legacy
@@ -19,7 +19,7 @@ from meter_mw.quota import Cap, Rate, Slots
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meter_mw.core import Admission, Standing
+    from meter_mw.admission import Admission, Standing
     from meter_mw.policy.policy import Limit, Policy
     from meter_mw.quota import Quota
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from starlette.types import Receive, Scope, Send
 
-    from meter_mw.core import Admission
+    from meter_mw.admission import Admission
     from meter_mw.quota import Quota
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

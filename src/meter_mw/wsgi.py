@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from werkzeug.datastructures import Headers
 
-from meter_mw.core import Answer
+from meter_mw.admission import Answer
 from meter_mw.environ import CountedInput, StreamCut, UploadRefused, cut, facts
 from meter_mw.exchange import MARK, enter
 from meter_mw.lasting import UNBOUNDED
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from meter_mw.core import Admission
+    from meter_mw.admission import Admission
     from meter_mw.exchange import Exchange
     from meter_mw.policy.policy import Policy
     from meter_mw.respond import Body, Fields

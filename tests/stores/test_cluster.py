@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 from redis.crc import key_slot
 
-from meter_mw.core import Answer
+from meter_mw.admission import Answer
 from meter_mw.meter import Meter
 from meter_mw.periods import Period, calendar
 from meter_mw.policy.loader import load

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meter_mw.core import Admission, Price, admit
+from meter_mw.admission import Admission
+from meter_mw.core import admit
 from meter_mw.model import IN_FLIGHT, Count, Meter, Request, RequestId
 from meter_mw.periods import Period
 from meter_mw.policy.addresses import TrustedProxies
@@ -30,14 +31,15 @@ from meter_mw.policy.templates import Template
 from meter_mw.pricing import price
 from meter_mw.quota import Cap, Rate, Slots
 from meter_mw.stores.port import Admit
+from meter_mw.talk import Price
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from meter_mw.core import Reply
     from meter_mw.policy.identity import KeyPlace
     from meter_mw.policy.policy import Cost, Resolver, SinkRule
     from meter_mw.stores.memory import MemoryStore
+    from meter_mw.talk import Reply
 
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US

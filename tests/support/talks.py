@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from meter_mw.core import Admission, Resolve, admit
+from meter_mw.core import admit
 from meter_mw.model import Receipt, RequestId
 from meter_mw.quota import Rate, Span
 from meter_mw.stores.port import Admit, Reading, Tally, Verdict
+from meter_mw.talk import Resolve
 from support.policies import SECOND_US
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from meter_mw.core import Conversation
+    from meter_mw.admission import Admission
     from meter_mw.model import Request
     from meter_mw.policy.policy import Policy
+    from meter_mw.talk import Conversation
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from meter_mw.admission import Answer
 from meter_mw.asgi.answers import facts, refuse
 from meter_mw.asgi.http import HttpExchange
 from meter_mw.asgi.websocket import Socket
-from meter_mw.core import Answer
 from meter_mw.exchange import MARK, enter
 from meter_mw.meter import METER, Meter
 from meter_mw.model import MeterError

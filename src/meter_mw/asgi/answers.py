@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from meter_mw.core import Admission
+    from meter_mw.admission import Admission
     from meter_mw.exchange import Exchange
     from meter_mw.meter import Meter
     from meter_mw.respond import Fields

@@ -18,7 +18,7 @@ from meter_mw.model import Count
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from meter_mw.core import Admission
+    from meter_mw.admission import Admission
     from meter_mw.exchange import Exchange
     from meter_mw.lasting import Room
     from meter_mw.meter import Meter

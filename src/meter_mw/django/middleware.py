@@ -15,7 +15,7 @@ from django.conf import settings
 from django.http import HttpResponse, StreamingHttpResponse
 from django.utils.module_loading import import_string
 
-from meter_mw.core import Answer
+from meter_mw.admission import Answer
 from meter_mw.django.streams import abandon, closing, counted, streamed
 from meter_mw.environ import CountedInput, facts
 from meter_mw.exchange import MARK, enter
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from meter_mw.core import Admission
+    from meter_mw.admission import Admission
     from meter_mw.exchange import Exchange
     from meter_mw.lasting import Room
     from meter_mw.model import Request

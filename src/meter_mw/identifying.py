@@ -1,0 +1,75 @@
+"""Who makes a request: by its key, by the operator's word, by its address, or nobody."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from meter_mw.admission import Answer, Refused
+from meter_mw.policy.identity import (
+    AmbiguousCredential,
+    QueryKey,
+    anonymous_subject,
+    find_credential,
+    pseudonym,
+)
+from meter_mw.policy.policy import KeyEntry, Unknown
+from meter_mw.talk import KeyEnded, Resolve, ResolverUnavailable
+
+if TYPE_CHECKING:
+    from meter_mw.model import Request
+    from meter_mw.policy.identity import Credential
+    from meter_mw.policy.policy import Caller, Policy
+    from meter_mw.talk import Conversation, Reply
+
+NOBODY = "anon_nobody"
+"""The subject of requests that are served without any identity; no key and no address has its name."""
+
+_POOLED = "unknown_keys"
+"""The one subject of all unknown keys, where the policy pools them."""
+
+
+def identify(policy: Policy, request: Request) -> Conversation[Caller | Refused]:
+    """Say who makes a request, or why nobody does."""
+    rules = policy.identity
+    places = rules.places
+    if request.is_preflight:
+        # It has the URL of the request to come, and so a key in its query, and nothing else of it.
+        places = tuple(place for place in places if not isinstance(place, QueryKey))
+    try:
+        credential = find_credential(places, request.field, request.query)
+    except AmbiguousCredential as ambiguity:
+        return Refused(Answer.AMBIGUOUS, str(ambiguity))
+    if credential is None:
+        return _anonymous(policy, request)
+    key = pseudonym(rules.secret, credential)
+    return policy.listed(key) or (yield from _unlisted(policy, key, credential))
+
+
+def _anonymous(policy: Policy, request: Request) -> Caller | Refused:
+    rules = policy.identity
+    if rules.anonymous is None and request.is_preflight:
+        return policy.stranger(NOBODY)
+    if rules.anonymous is None:
+        return Refused(Answer.UNIDENTIFIED, "this API needs a key")
+    address = rules.trusted_proxies.client_address(request.peer, request.field("x-forwarded-for"))
+    subject = anonymous_subject(rules.secret, address or "unknown")
+    return policy.stranger(subject, rules.anonymous.plan)
+
+
+def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[Caller | Refused]:
+    entry: Reply = None
+    if policy.resolver is not None or policy.registry:
+        try:
+            entry = yield Resolve(key, credential)
+        except ResolverUnavailable as outage:
+            return Refused(Answer.UNAVAILABLE, str(outage))
+        except KeyEnded as ended:
+            return Refused(Answer.UNIDENTIFIED, str(ended))
+    if isinstance(entry, KeyEntry):
+        return policy.caller(entry, key)
+    if policy.identity.unknown is Unknown.REJECT:
+        return Refused(Answer.UNIDENTIFIED, "the key is not known")
+    if policy.identity.unknown is Unknown.POOL:
+        return replace(policy.stranger(_POOLED), key=key)
+    return policy.stranger(key, key=key)
