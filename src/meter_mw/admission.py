@@ -56,7 +56,8 @@ class Admission:
     `standings` is empty where no store was asked or none answered. `denied_by` names the limits that
     had no room, `would_deny` those in shadow that would have refused the request. `granted` are the units
     that each charge was given. `overage` are the units of this request beyond what a limit includes. Of a
-    part of a long exchange `first` is the rid of its first, and `part` its number.
+    part of a long exchange `first` is the rid of its first, and `part` its number. `sized` says that the
+    length of the request's body was declared.
     """
 
     answer: Answer
@@ -76,6 +77,7 @@ class Admission:
     reason: str = ""
     first: RequestId | None = None
     part: int = 0
+    sized: bool = False
 
     @property
     def serves(self) -> bool:

@@ -20,21 +20,12 @@ from meter_mw.policy.paths import OddPath
 from meter_mw.policy.policy import NO_ROUTE, Caller, Exemption, Failure, Line, Mode, Policy, Route, Scope
 from meter_mw.quota import Cap, Rate, Slots
 from meter_mw.stores.port import Admit, Charge, Reading, StoreUnavailable, Tally, Verdict
-from meter_mw.talk import Price
+from meter_mw.talk import FENCE, ROUNDS, Price
 
 if TYPE_CHECKING:
     from meter_mw.periods import Windows
     from meter_mw.policy.policy import Limit
     from meter_mw.talk import Conversation
-
-_ROUNDS = 3
-"""How often a store is asked again about windows or a fence that its clock has left behind."""
-
-_FENCE = 10
-"""Deadlines until a store refuses an admission as late.
-
-More than one, as a busy event loop sends late; what is given up on before the fence is cancelled.
-"""
 
 _SLOT_WAIT_US = 1_000_000
 """When to come back for a slot: nobody knows how long those in flight take."""
@@ -69,7 +60,8 @@ def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
         lines = tuple(
             _sized(line, request) for line in policy.lines(route, caller, now_us) if _bears(line, request)
         )
-    asked = Admission(Answer.ALLOWED, rid, now_us, route, caller, lines)
+    sized = request.declared is not None
+    asked = Admission(Answer.ALLOWED, rid, now_us, route, caller, lines, sized=sized)
     return (yield from _decide(policy, asked, caller)) if lines else asked
 
 
@@ -104,9 +96,9 @@ def _decide(
 ) -> Conversation[Admission]:
     now_us = asked.now_us
     on_deny = policy.rules_of(asked.route).on_deny
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         charges = charges_of(policy, asked.lines, caller, now_us)
-        fence_us = now_us + _FENCE * policy.deadline_us
+        fence_us = now_us + FENCE * policy.deadline_us
         try:
             tally = yield Admit(asked.rid, caller.tag, fence_us, charges, policy.lease_us, on_deny, after)
         except StoreUnavailable:
@@ -171,12 +163,13 @@ def _without_store(policy: Policy, asked: Admission, charges: tuple[Charge, ...]
         answer=Answer.UNAVAILABLE if closed and policy.mode is Mode.ENFORCE else Answer.ALLOWED,
         now_us=now_us,
         charges=charges,
-        windows=tuple(_window(charge, now_us) for charge in charges),
+        windows=tuple(window_of(charge, now_us) for charge in charges),
+        granted=(),
         reason="the usage of this key cannot be checked at the moment",
     )
 
 
-def _window(charge: Charge, now_us: int) -> int:
+def window_of(charge: Charge, now_us: int) -> int:
     """Give where the window opens that counts now."""
     for opening in reversed(charge.windows or (0,)):
         if opening <= now_us:
@@ -216,6 +209,7 @@ def _judged(asked: Admission, charges: tuple[Charge, ...], tally: Tally) -> Admi
         reached=tuple(found),
         first=asked.first,
         part=asked.part,
+        sized=asked.sized,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from meter_mw.model import Count, Request
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
     from wsgiref.types import InputStream
 
-    from meter_mw.admission import Admission
     from meter_mw.exchange import Exchange
+    from meter_mw.gate import Gate
     from meter_mw.lasting import Room
 
 _STEP = 64 * 1024
@@ -66,16 +66,6 @@ def cut(exchange: Exchange, chunk: bytes, room: Room) -> bytes:
     return chunk
 
 
-class Limits(Protocol):
-    """Who is asked whether more of an upload fits: a meter."""
-
-    def lets(self, exchange: Exchange, count: Count, units: int, *, refuses: bool = ...) -> Room | None:
-        """Count what is about to pass, if it fits."""
-
-    def refused(self, exchange: Exchange, room: Room) -> Admission:
-        """Refuse a request on its way."""
-
-
 class CountedInput:
     """A request body under WSGI, counted as the app reads it, by whichever method the stream has.
 
@@ -84,10 +74,10 @@ class CountedInput:
     little is read beyond what fits.
     """
 
-    def __init__(self, stream: InputStream, exchange: Exchange, limits: Limits, *, in_steps: bool) -> None:
+    def __init__(self, stream: InputStream, exchange: Exchange, gate: Gate, *, in_steps: bool) -> None:
         self._stream = stream
         self._exchange = exchange
-        self._limits = limits
+        self._gate = gate
         if in_steps:
             self.read, self.readline, self.readlines = self._read, self._readline, self._readlines
 
@@ -150,9 +140,9 @@ class CountedInput:
             raise UploadRefused
 
     def _count(self, size: int) -> None:
-        room = self._limits.lets(self._exchange, Count.REQUEST_BYTES, size, refuses=True)
+        room = self._gate.lets(self._exchange, (Count.REQUEST_BYTES, size), refuses=True)
         if room is not None:
-            self._limits.refused(self._exchange, room)
+            self._exchange.refuse(room)
             raise UploadRefused
 
 

@@ -6,8 +6,9 @@ import logging
 import threading
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from meter_mw.admission import Answer
 from meter_mw.lasting import UNBOUNDED, rooms
 from meter_mw.model import LARGEST_COST, Count, MeterError, Receipt
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from meter_mw.admission import Admission, Standing
     from meter_mw.lasting import Room
-    from meter_mw.model import SubjectId
+    from meter_mw.model import RequestId, SubjectId
     from meter_mw.policy.policy import Policy
 
 _log = logging.getLogger(__name__)
@@ -24,7 +25,13 @@ _log = logging.getLogger(__name__)
 _CLIENT_GONE = 499
 """The status on record for a request whose client left before a response began (nginx's number)."""
 
+_LONGEST_LENGTH = 18
+"""Digits of a Content-Length that is believed."""
+
 _BODILESS = frozenset({204, 304})
+
+Passing: TypeAlias = tuple[Count, int]
+"""Units of a count that are about to pass."""
 
 MARK = "meter_mw.exchange"
 """Where a scope or an environ carries its exchange, so that a meter inside another one counts nothing."""
@@ -39,8 +46,8 @@ class Exchange:
 
     Counting is done by the edge, from one thread at a time; `add` may be called from any, and a keeper's
     thread may close a part of the count while the edge goes on. `request_room` and `response_room`, and
-    those of messages, are the units that may pass in all before the store has to be asked. `turning` is
-    locked while one part makes way for the next: what is held is held twice then.
+    those of messages, are the units that may pass in all before the store has to be asked. `is_turning`
+    while one part makes way for the next: what is held is held twice then.
     """
 
     __slots__ = (
@@ -53,6 +60,7 @@ class Exchange:
         "admission",
         "bodiless",
         "ended",
+        "is_turning",
         "limited_by",
         "method",
         "part_us",
@@ -66,7 +74,6 @@ class Exchange:
         "response_messages_room",
         "response_room",
         "status",
-        "turning",
     )
 
     def __init__(
@@ -82,7 +89,7 @@ class Exchange:
         self.part_us = started_us
         self._late = late
         self._lock = threading.Lock()
-        self.turning = threading.Lock()
+        self.is_turning = False
         self._reported: dict[str, int] = {}
         self._told = (0, 0, 0, 0)
         self._declared: int | None = None
@@ -171,7 +178,8 @@ class Exchange:
         (RFC 9110, sections 6.4.1 and 9.3.2).
         """
         self.status = status
-        self._declared = int(length) if length is not None and length.isdecimal() else None
+        declares = length is not None and length.isdecimal() and len(length) <= _LONGEST_LENGTH
+        self._declared = int(length) if length is not None and declares else None
         self.bodiless = self.method == "HEAD" or status in _BODILESS or status < 200
 
     def hear(self, values: Callable[[str], Sequence[str]]) -> tuple[str, ...]:
@@ -203,15 +211,6 @@ class Exchange:
             return size
         return min(size, max(0, self._declared - self.response_bytes))
 
-    def passes(self, size: int) -> None:
-        """Count `size` bytes of response body; servers send none beyond the declared length."""
-        self.response_bytes += self.clipped(size)
-
-    def room(self, count: Count) -> int:
-        """Give the units of a count that may pass in all before the store has to be asked."""
-        room: int = getattr(self, _ROOMS[count])
-        return room
-
     @property
     def to_come(self) -> int:
         """The bytes of an upload that are granted and have not come yet."""
@@ -219,29 +218,40 @@ class Exchange:
 
     def passed(self, count: Count) -> int:
         """Give the units of a count that have passed so far."""
-        passed: int = getattr(self, _COUNTERS[count])
+        passed: int = getattr(self, _FIELDS[count].counter)
         return passed
 
     def count(self, count: Count, units: int) -> None:
-        """Count units that pass in any case; take them back where they are negative."""
+        """Count units that pass in any case."""
         with self._lock:
-            setattr(self, _COUNTERS[count], getattr(self, _COUNTERS[count]) + units)
+            self._add(count, units)
 
-    def claims(self, count: Count, units: int) -> bool:
-        """Count `units` that are about to pass, if there is room; say whether they may.
+    def claims(self, *passing: Passing) -> bool:
+        """Count all that is about to pass, or nothing where one of it has no room; say which.
 
         In one step with the keeper's, so that what one part was granted is not spent by the next.
         """
-        counter, room = _COUNTERS[count], _ROOMS[count]
-        if getattr(self, room) >= UNBOUNDED:
-            setattr(self, counter, getattr(self, counter) + units)
-            return True
         with self._lock:
-            total = getattr(self, counter) + units
-            if total > getattr(self, room):
-                return False
-            setattr(self, counter, total)
+            for count, units in passing:
+                if self._lacks(count, units):
+                    return False
+            for count, units in passing:
+                self._add(count, units)
             return True
+
+    def lacking(self, *passing: Passing) -> list[Passing]:
+        """Give that of what is about to pass which has no room."""
+        with self._lock:
+            return [(count, units) for count, units in passing if self._lacks(count, units)]
+
+    def _lacks(self, count: Count, units: int) -> bool:
+        names = _FIELDS[count]
+        lacks: bool = getattr(self, names.counter) + units > getattr(self, names.room)
+        return lacks
+
+    def _add(self, count: Count, units: int) -> None:
+        counter = _FIELDS[count].counter
+        setattr(self, counter, getattr(self, counter) + units)
 
     def completes(self) -> bool:
         """Whether the client has the whole response with what is counted so far."""
@@ -251,17 +261,35 @@ class Exchange:
         """Note the limits that let no more of it pass."""
         self.limited_by = tuple(each.line.limit.name for each in by)
 
-    def told(self, count: Count) -> int:
-        """Give the units of a count that belong to parts which are over."""
-        return self._told[_ORDER[count]]
+    def refuse(self, room: Room) -> Admission:
+        """Refuse the request on its way, as the limits of `room` let no more of it in."""
+        self.stopped(room.denied_by)
+        self.refusal = replace(
+            self.admission,
+            answer=Answer.UNAVAILABLE if room.unavailable else Answer.DENIED,
+            denied_by=room.denied_by,
+            reason="the usage of this key cannot be checked at the moment",
+        )
+        return self.refusal
 
-    def widened(self, count: Count, room: Room) -> Room:
-        """Let as much pass as a part's room says; say it as a count of the whole exchange."""
-        told = self.told(count)
-        units, passes = min(UNBOUNDED, told + room.units), min(UNBOUNDED, told + room.passes)
-        if not room.denied_by and not room.unavailable:
-            setattr(self, _ROOMS[count], units)
-        return replace(room, units=units, passes=passes)
+    def standing_of(self, count: Count) -> tuple[Admission, int, int]:
+        """Give the admission of the part that goes on, the units told before it, and what it has room for."""
+        with self._lock:
+            names = _FIELDS[count]
+            told = self._told[names.place]
+            return self.admission, told, max(0, getattr(self, names.room) - told)
+
+    def widened(self, count: Count, room: Room, rid: RequestId) -> Room | None:
+        """Let as much pass as a part's room says; say it as a count of the whole, `None` if that is over."""
+        with self._lock:
+            if self.admission.rid != rid:
+                return None
+            names = _FIELDS[count]
+            told = self._told[names.place]
+            units, passes = min(UNBOUNDED, told + room.units), min(UNBOUNDED, told + room.passes)
+            if not room.denied_by and not room.unavailable:
+                setattr(self, names.room, units)
+            return replace(room, units=units, passes=passes)
 
     def part(self, now_us: int, following: Admission) -> tuple[Admission, Receipt] | None:
         """Close a part of the count and go on under `following`; `None` when all has ended."""
@@ -273,6 +301,7 @@ class Exchange:
             self._told = counts
             self._reported = {}
             self.part_us = now_us
+            self.is_turning = True
             self._take_up(following)
             return admission, receipt
 
@@ -308,26 +337,19 @@ class Exchange:
         )
 
 
-_ORDER = {
-    Count.REQUEST_BYTES: 0,
-    Count.RESPONSE_BYTES: 1,
-    Count.REQUEST_MESSAGES: 2,
-    Count.RESPONSE_MESSAGES: 3,
-}
+class _Fields(NamedTuple):
+    """Where an exchange keeps a count: what has passed, what may, and its place among the counts."""
+
+    counter: str
+    room: str
+    place: int
 
 
-_COUNTERS = {
-    Count.REQUEST_BYTES: "request_bytes",
-    Count.RESPONSE_BYTES: "response_bytes",
-    Count.REQUEST_MESSAGES: "request_messages",
-    Count.RESPONSE_MESSAGES: "response_messages",
-}
-
-_ROOMS = {
-    Count.REQUEST_BYTES: "request_room",
-    Count.RESPONSE_BYTES: "response_room",
-    Count.REQUEST_MESSAGES: "request_messages_room",
-    Count.RESPONSE_MESSAGES: "response_messages_room",
+_FIELDS = {
+    Count.REQUEST_BYTES: _Fields("request_bytes", "request_room", 0),
+    Count.RESPONSE_BYTES: _Fields("response_bytes", "response_room", 1),
+    Count.REQUEST_MESSAGES: _Fields("request_messages", "request_messages_room", 2),
+    Count.RESPONSE_MESSAGES: _Fields("response_messages", "response_messages_room", 3),
 }
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meter_mw.admission import Admission, Answer
-from meter_mw.core import charges_of, standing
+from meter_mw.core import charges_of, standing, window_of
 from meter_mw.model import LARGEST_COST, MESSAGES, Count, RequestId
 from meter_mw.policy.policy import Failure, OnExhausted, Route
 from meter_mw.quota import Rate
 from meter_mw.stores.port import StoreUnavailable, Tally, TopUp, Verdict
+from meter_mw.talk import FENCE, ROUNDS
 
 if TYPE_CHECKING:
     from meter_mw.admission import Standing
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 UNBOUNDED = sys.maxsize
 """The room of what no limit is on."""
-
-_FENCE = 10
-"""Deadlines until a store refuses a top-up as late; see the core."""
 
 _WIDEST = 16
 """A step is as wide as what has passed already, at most so many reserves."""
@@ -53,8 +51,8 @@ class Room:
 def rooms(admission: Admission) -> dict[Count, int]:
     """Give how many units of each count may pass before the store has to be asked.
 
-    Where it has not answered, that is as many as there are; or none, where what does not fit is stopped and
-    the limit fails closed.
+    Where it did not answer, that is as many as there are; or none, where what does not fit is stopped and the
+    limit fails closed.
     """
     found: dict[Count, int] = {}
     granted = admission.granted or tuple(0 if _waits(line) else UNBOUNDED for line in admission.lines)
@@ -100,9 +98,9 @@ def top_up(
     if not chosen or caller is None:
         return Room(UNBOUNDED, total)
     lines = tuple(_asking(line, total, expected, refuses=refuses) for line in chosen)
-    for _ in range(2):
+    for _ in range(ROUNDS):
         charges = charges_of(policy, lines, caller, now_us)
-        fence_us = now_us + _FENCE * policy.deadline_us
+        fence_us = now_us + FENCE * policy.deadline_us
         try:
             tally = yield TopUp(admission.rid, caller.tag, fence_us, charges, policy.lease_us)
         except StoreUnavailable:
@@ -112,7 +110,9 @@ def top_up(
         now_us = tally.now_us
         if tally.verdict in (Verdict.ADMITTED, Verdict.DENIED):
             return _room(lines, charges, tally, total, had)
-    return Room(total, total)
+        if tally.verdict is Verdict.VOID:
+            return Room(total, total)
+    return _unasked(lines, total)
 
 
 def _asking(line: Line, total: int, expected: int | None, *, refuses: bool) -> Line:
@@ -168,7 +168,8 @@ def next_part(
 ) -> Admission:
     """Give what is asked for the next part of an exchange: nothing but what is held, and all of it free.
 
-    `to_come` bytes of an upload were granted and have not come yet.
+    `to_come` bytes of an upload were granted and have not come yet. Nothing is granted before the store is
+    asked; an exchange that ends meanwhile is settled by what stands here.
     """
     costs = tuple((meter.name, 0) for meter in policy.meters if meter.count is Count.REQUESTS)
     caller = admission.caller
@@ -177,7 +178,10 @@ def next_part(
     if caller is not None and admission.lines:
         bearing = {line.limit.id for line in admission.lines if line.held}
         every = policy.lines(admission.route, caller, now_us)
-        lines = tuple(_lasting(line, to_come) for line in every if line.limit.id in bearing)
+        lines = tuple(
+            _lasting(line, to_come, sized=admission.sized) for line in every if line.limit.id in bearing
+        )
+    charges = () if caller is None else charges_of(policy, lines, caller, now_us)
     return Admission(
         Answer.ALLOWED,
         rid,
@@ -185,17 +189,22 @@ def next_part(
         route,
         caller,
         lines,
+        charges,
+        windows=tuple(window_of(each, now_us) for each in charges),
+        granted=(0,) * len(lines),
         first=admission.first or admission.rid,
         part=admission.part + 1,
+        sized=admission.sized,
     )
 
 
-def _lasting(line: Line, to_come: int) -> Line:
+def _lasting(line: Line, to_come: int, *, sized: bool) -> Line:
     """Give the line as it bears on a later part: what is estimated was for the first."""
     match line.limit.meter.count:
         case Count.REPORTED:
             return replace(line, need=0, take=0)
         case Count.REQUEST_BYTES:
-            return replace(line, need=0, take=max(line.take, min(to_come, LARGEST_COST)))
+            take = to_come if sized else max(line.take, to_come)
+            return replace(line, need=0, take=min(take, LARGEST_COST))
         case _:
             return replace(line, need=0)

@@ -10,17 +10,16 @@ import sys
 import threading
 import time
 import weakref
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meter_mw import closing, core, lasting, reporting
+from meter_mw import core, reporting
 from meter_mw.admission import Answer
 from meter_mw.booking import Books
 from meter_mw.driving import Driver
 from meter_mw.exchange import Exchange
+from meter_mw.gate import Gate
 from meter_mw.journal import Forwarder, Journal
 from meter_mw.keeping import Keeper
-from meter_mw.model import Count
 from meter_mw.policy.loader import load
 from meter_mw.policy.policy import FileSinkRule, HttpSinkRule
 from meter_mw.policy.problems import PolicyError, Problem
@@ -33,20 +32,19 @@ from meter_mw.stores.access import Stores
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Cancel
 from meter_mw.stores.settler import DirectSettler, Settler
+from meter_mw.turning import Turner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from meter_mw.admission import Admission
-    from meter_mw.lasting import Room
     from meter_mw.model import Request
     from meter_mw.policy.policy import Policy, SinkRule
     from meter_mw.reporting import Usage
     from meter_mw.respond import Body, Fields, Refusal
     from meter_mw.sinks import Sink
     from meter_mw.stores.port import AsyncStore, Settle, Store
-    from meter_mw.talk import Conversation
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +78,9 @@ class Meter:
         self._journal = Journal(self.policy.events.journal, self.policy.source)
         self._forwarder = Forwarder(self._journal, [_sink(rule) for rule in self.policy.events.sinks])
         self._books = Books(self.policy, stores, self._journal, self._forwarder)
-        self._keeper = Keeper(self.policy.checkpoint_us, self._turn)
+        self.gate = Gate(self.policy, self._driver, self._store)
+        self._turner = Turner(self.policy, self._store, self._driver, self._books, self.gate)
+        self._keeper = Keeper(self.policy.checkpoint_us, self._turner.turn)
         parts = (self._settler, self._forwarder, self._journal, self._store)
         # Runs when this meter is collected, and at the latest when the interpreter exits.
         self._closing = weakref.finalize(self, _close, *parts, FLUSH_S)
@@ -132,82 +132,12 @@ class Meter:
             media_type, body = problem(refusal)
         return refusal, (("Content-Type", media_type), ("Content-Length", str(len(body))), *fields), body
 
-    def refused(self, exchange: Exchange, room: Room) -> Admission:
-        """Refuse a request on its way: the limits of `room` let no more of it in."""
-        exchange.stopped(room.denied_by)
-        exchange.refusal = replace(
-            exchange.admission,
-            answer=Answer.UNAVAILABLE if room.unavailable else Answer.DENIED,
-            denied_by=room.denied_by,
-            reason="the usage of this key cannot be checked at the moment",
-        )
-        return exchange.refusal
-
     def exchange(self, admission: Admission, method: str) -> Exchange:
         """Open the count of an admitted request."""
         exchange = Exchange(self.policy, admission, method, _monotonic_us(), self._amend)
         if admission.caller is not None:
             self._keeper.add(exchange)
         return exchange
-
-    def lets(self, exchange: Exchange, count: Count, units: int, *, refuses: bool = False) -> Room | None:
-        """Count `units` that are about to pass; where they do not fit, count nothing and give the room."""
-        while not exchange.claims(count, units) and not exchange.ended:
-            total = exchange.passed(count) + units
-            room = self.top_up(exchange, count, total, refuses=refuses)
-            if room.denied_by or room.unavailable or room.passes < total:
-                return room
-        return None
-
-    async def alets(
-        self, exchange: Exchange, count: Count, units: int, *, refuses: bool = False
-    ) -> Room | None:
-        """Count what is about to pass without holding up the event loop; see `lets`."""
-        while not exchange.claims(count, units) and not exchange.ended:
-            total = exchange.passed(count) + units
-            room = await self.atop_up(exchange, count, total, refuses=refuses)
-            if room.denied_by or room.unavailable or room.passes < total:
-                return room
-        return None
-
-    def top_up(self, exchange: Exchange, count: Count, total: int, *, refuses: bool = False) -> Room:
-        """Have more held, so that `total` units of `count` may pass in all; waits for the store.
-
-        See `lasting.top_up` for `refuses`. What the room says is noted with the exchange.
-        """
-        while True:
-            admission, turning = exchange.admission, exchange.turning.locked()
-            room = self._driver.drive(self._topping_up(exchange, count, total, refuses=refuses))
-            if room.denied_by and (turning or exchange.turning.locked()):
-                _wait_for(exchange.turning)  # for what the part before gives back
-            elif exchange.admission.rid == admission.rid:  # else a new part has begun meanwhile
-                return exchange.widened(count, room)
-
-    async def atop_up(self, exchange: Exchange, count: Count, total: int, *, refuses: bool = False) -> Room:
-        """Have more held without holding up the event loop; see `top_up`."""
-        while True:
-            admission, turning = exchange.admission, exchange.turning.locked()
-            room = await self._driver.adrive(self._topping_up(exchange, count, total, refuses=refuses))
-            if room.denied_by and (turning or exchange.turning.locked()):
-                await asyncio.to_thread(_wait_for, exchange.turning)
-            elif exchange.admission.rid == admission.rid:
-                return exchange.widened(count, room)
-
-    def _topping_up(
-        self, exchange: Exchange, count: Count, total: int, *, refuses: bool
-    ) -> Conversation[Room]:
-        told = exchange.told(count)
-        expected = exchange.expected if count is Count.RESPONSE_BYTES else None
-        return lasting.top_up(
-            self.policy,
-            exchange.admission,
-            count,
-            total - told,
-            self._store.now_us(),
-            had=max(0, exchange.room(count) - told),
-            expected=None if expected is None else max(0, expected - told),
-            refuses=refuses,
-        )
 
     def finish(self, exchange: Exchange) -> Settle | None:
         """Close the count, once: the event goes to the journal, the truth to the store.
@@ -240,28 +170,6 @@ class Meter:
         """Have a settlement in the store soon, where nobody is left to wait for it."""
         self._books.settle(exchange.admission, settlement)
 
-    def _turn(self, exchange: Exchange) -> None:
-        """Record a part of an exchange, and have what it holds go on under a new rid."""
-        with exchange.turning:
-            self._turn_over(exchange)
-
-    def _turn_over(self, exchange: Exchange) -> None:
-        now_us = self._store.now_us()
-        following = lasting.next_part(
-            self.policy, exchange.admission, new_rid(now_us), now_us, to_come=exchange.to_come
-        )
-        over = exchange.part(_monotonic_us(), following)
-        if over is None:
-            return
-        admission, receipt = over
-        exchange.resume(self._driver.drive(core.continued(self.policy, following, admission.rid)))
-        if admission.part == 0 or not receipt.is_empty:
-            settlement = self._books.close(admission, exchange.method, receipt)
-        else:
-            settlement = closing.settlement(self.policy, admission, receipt)
-        if settlement is not None:
-            self._books.settle_now(admission, settlement)
-
     def _amend(self, exchange: Exchange, meter: str, units: int) -> None:
         self._books.amend(exchange.admission, {meter: units})
 
@@ -293,11 +201,6 @@ def _close(
     forwarder.close(max(0.0, until - time.monotonic()))
     journal.close()
     store.close()
-
-
-def _wait_for(lock: threading.Lock) -> None:
-    with lock:
-        pass
 
 
 def _exit_on_sigterm() -> None:

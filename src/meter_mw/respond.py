@@ -35,6 +35,8 @@ _UNITS = {
 }
 _EXCEEDED = "Request cannot be satisfied as assigned quota has been exceeded"
 _RETRY_WHEN_AWAY = 1
+_MOST_ITEMS = 65_536
+"""Items of RateLimit-Policy that are kept ready."""
 _SAFE = frozenset({"cache-control", "content-type", "content-length", "www-authenticate"})
 """Fields of ours that a script can read, or does not need (Fetch, CORS-safelisted response headers)."""
 
@@ -99,6 +101,8 @@ class Responder:
     def _policy_item(self, limit: Limit) -> str:
         known = self._policies.get(id(limit))  # to hash a limit would take longer than to write it
         if known is None or known[0] is not limit:
+            if len(self._policies) >= _MOST_ITEMS:
+                self._policies.clear()
             known = self._policies[id(limit)] = (limit, _policy_item(limit))
         return known[1]
 

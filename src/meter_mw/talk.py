@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from meter_mw.stores.port import Charge, Tally
 
 
+ROUNDS = 3
+"""How often a store is asked again about windows or a fence that its clock has left behind."""
+
+FENCE = 10
+"""Deadlines until a store refuses a command as late.
+
+More than one, as a busy event loop sends late; what is given up on before the fence is cancelled.
+"""
+
+
 class ResolverUnavailable(MeterError):
     """The operator's resolver gave no usable answer about a key."""
 

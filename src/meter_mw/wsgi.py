@@ -132,7 +132,7 @@ class _Response:
             self._holds_back = not declared and exchange.request_room < UNBOUNDED
             stream = self._environ["wsgi.input"]
             self._environ["wsgi.input"] = CountedInput(
-                stream, exchange, self._meter, in_steps=self._holds_back
+                stream, exchange, self._meter.gate, in_steps=self._holds_back
             )
         self._outer = enter(exchange)
         strips = bool(self._meter.policy.told_by_header)
@@ -195,7 +195,7 @@ class _Response:
         exchange = self._exchange
         self._under_way = True
         self._begin()
-        room = self._meter.lets(exchange, Count.RESPONSE_BYTES, exchange.clipped(len(chunk)))
+        room = self._meter.gate.lets(exchange, (Count.RESPONSE_BYTES, exchange.clipped(len(chunk))))
         if room is not None:
             self.is_cut = True
             chunk = cut(exchange, chunk, room)

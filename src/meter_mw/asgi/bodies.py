@@ -24,7 +24,7 @@ def size_of(message: Message) -> int:
             return Path(message["path"]).stat().st_size
         case "http.response.zerocopysend":
             file = message["file"].fileno()
-            offset = message.get("offset", os.lseek(file, 0, os.SEEK_CUR))
+            offset = message["offset"] if "offset" in message else os.lseek(file, 0, os.SEEK_CUR)
             rest: int = os.fstat(file).st_size - offset
             return min(rest, int(message.get("count", rest)))
         case _:

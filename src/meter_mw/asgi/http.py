@@ -85,7 +85,7 @@ class HttpExchange:
         message = await self._inbox.take()
         try:
             size = len(message.get("body", b""))
-            room = await self._meter.alets(self._exchange, Count.REQUEST_BYTES, size, refuses=True)
+            room = await self._meter.gate.alets(self._exchange, (Count.REQUEST_BYTES, size), refuses=True)
         except BaseException:
             self._inbox.put_back(message)
             raise
@@ -99,7 +99,7 @@ class HttpExchange:
         if self._exchange.status:
             await self._break_off(room)
             return
-        self._refused = self._meter.refused(self._exchange, room)
+        self._refused = self._exchange.refuse(room)
         self._has_rest = bool(unread.get("more_body", False))
 
     async def _answer(self) -> None:
@@ -148,7 +148,7 @@ class HttpExchange:
         exchange, size = self._exchange, size_of(message)
         if not self._inbox.gone:
             counted = exchange.clipped(size)
-            room = await self._meter.alets(exchange, Count.RESPONSE_BYTES, counted)
+            room = await self._meter.gate.alets(exchange, (Count.RESPONSE_BYTES, counted))
             if room is not None:
                 await self._cut(room, message, counted)
                 raise Stopped("a limit has ended this response")

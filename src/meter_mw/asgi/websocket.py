@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from meter_mw.admission import Standing
     from meter_mw.exchange import Exchange
-    from meter_mw.lasting import Room
     from meter_mw.meter import Meter
 
 _log = logging.getLogger(__name__)
@@ -146,29 +146,16 @@ class Socket:
 
     async def _end_of(self, counts: tuple[Count, Count], size: int) -> OnExhausted | None:
         """Count one more message; where it does not fit, say when the socket is to be closed."""
-        full: list[Room] = []
-        exchange, passing = self._exchange, []
-        try:
-            for count, units in zip(counts, (1, size), strict=True):
-                room = await self._meter.alets(exchange, count, units, refuses=True)
-                if room is None:
-                    passing.append((count, units))
-                else:
-                    full.append(room)
-        except BaseException:
-            _uncount(exchange, passing)
-            raise
-        if not full:
+        exchange, passing = self._exchange, ((counts[0], 1), (counts[1], size))
+        room = await self._meter.gate.alets(exchange, *passing, refuses=True)
+        if room is None:
             return None
-        denied = tuple(each for room in full for each in room.denied_by)
-        _uncount(exchange, passing)
         if self._closing is None:
-            exchange.stopped(denied)
+            exchange.stopped(room.denied_by)
             self._closing = _closing(exchange.limited_by)
-        cuts = any(each.line.limit.on_exhausted is OnExhausted.CUT for each in denied)
-        if cuts or any(room.unavailable for room in full):
+        if room.unavailable or any(_cuts(each) for each in room.denied_by):
             return OnExhausted.CUT
-        for count, units in zip(counts, (1, size), strict=True):
+        for count, units in passing:
             exchange.count(count, units)
         return OnExhausted.FINISH
 
@@ -182,10 +169,8 @@ class Socket:
             await self._send(self._closing)
 
 
-def _uncount(exchange: Exchange, passing: list[tuple[Count, int]]) -> None:
-    """Take back what was counted of a message that does not pass."""
-    for count, units in passing:
-        exchange.count(count, -units)
+def _cuts(how: Standing) -> bool:
+    return how.line.limit.on_exhausted is OnExhausted.CUT
 
 
 def _closing(limits: Sequence[str]) -> Message:

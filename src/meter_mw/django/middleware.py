@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from meter_mw.admission import Admission
-    from meter_mw.exchange import Exchange
+    from meter_mw.exchange import Exchange, Passing
+    from meter_mw.gate import Gate
     from meter_mw.lasting import Room
     from meter_mw.model import Request
     from meter_mw.respond import Body, Fields
@@ -78,14 +79,14 @@ class MeterMiddleware:
         if not admission.serves:
             return self._refused(request, admission)
         with self._counted(request, admission, wanted) as exchange:
-            if exchange.request_bytes > exchange.request_room:
-                self._judge(exchange, self.meter.top_up(exchange, *_upload(exchange), refuses=True))
+            come = _come(request, exchange)
+            self._judge(exchange, self.meter.gate.lets(exchange, come, refuses=True))
             response = None
             if exchange.refusal is None:
                 response = cast("HttpResponseBase", self._get_response(request))
             response = self._begun(request, response, exchange)
             size = _download(response, exchange)
-            fits = self.meter.lets(exchange, Count.RESPONSE_BYTES, size) is None
+            fits = self.meter.gate.lets(exchange, (Count.RESPONSE_BYTES, size)) is None
             response, settlement = self._pass(request, response, exchange, fits=fits)
             if settlement is not None:
                 self.meter.release(exchange, settlement)
@@ -97,14 +98,14 @@ class MeterMiddleware:
         if not admission.serves:
             return self._refused(request, admission)
         with self._counted(request, admission, wanted) as exchange:
-            if exchange.request_bytes > exchange.request_room:
-                self._judge(exchange, await self.meter.atop_up(exchange, *_upload(exchange), refuses=True))
+            come = _come(request, exchange)
+            self._judge(exchange, await self.meter.gate.alets(exchange, come, refuses=True))
             response = None
             if exchange.refusal is None:
                 response = await cast("Awaitable[HttpResponseBase]", self._get_response(request))
             response = self._begun(request, response, exchange)
             size = _download(response, exchange)
-            fits = await self.meter.alets(exchange, Count.RESPONSE_BYTES, size) is None
+            fits = await self.meter.gate.alets(exchange, (Count.RESPONSE_BYTES, size)) is None
             response, settlement = self._pass(request, response, exchange, fits=fits)
             if settlement is not None:
                 await self.meter.arelease(exchange, settlement)
@@ -124,7 +125,7 @@ class MeterMiddleware:
         request.META[MARK] = exchange
         request.META[METER] = self.meter
         if admission.answer is not Answer.EXEMPT:
-            _count_body(request, exchange, self.meter, in_steps=wanted.declared is None)
+            _count_body(request, exchange, self.meter.gate, in_steps=wanted.declared is None)
         outer = enter(exchange)
         try:
             yield exchange
@@ -134,11 +135,10 @@ class MeterMiddleware:
         finally:
             enter(outer)
 
-    def _judge(self, exchange: Exchange, room: Room) -> None:
+    def _judge(self, exchange: Exchange, room: Room | None) -> None:
         """Refuse an upload that Django has read and does not fit; none of it is handed on, nor counted."""
-        if room.denied_by or room.unavailable:
-            exchange.request_bytes = 0
-            self.meter.refused(exchange, room)
+        if room is not None:
+            exchange.refuse(room)
 
     def _begun(
         self, request: HttpRequest, response: HttpResponseBase | None, exchange: Exchange
@@ -176,10 +176,6 @@ def _facts(request: HttpRequest) -> Request:
     return known if scope is None else replace(known, frames=scope.get("http_version", "") in ("2", "3"))
 
 
-def _upload(exchange: Exchange) -> tuple[Count, int]:
-    return Count.REQUEST_BYTES, exchange.request_bytes
-
-
 def _download(response: HttpResponseBase, exchange: Exchange) -> int:
     """Give the bytes of a response that is there as a whole."""
     answered = exchange.refusal is not None or exchange.admission.answer is Answer.EXEMPT
@@ -199,14 +195,19 @@ def _add(fields: Fields, response: HttpResponseBase, request: HttpRequest) -> No
             response[_EXPOSING] = exposing
 
 
-def _count_body(request: HttpRequest, exchange: Exchange, meter: Meter, *, in_steps: bool) -> None:
-    """Have the request body counted: as it is read under WSGI, at once where Django has it all (ASGI)."""
+def _count_body(request: HttpRequest, exchange: Exchange, gate: Gate, *, in_steps: bool) -> None:
+    """Have the request body counted as it is read, where Django has not read it yet (WSGI)."""
     stream = getattr(request, _BODY, None)
-    if stream is None:
-        return
-    if hasattr(request, "scope"):
-        here = stream.tell()
-        exchange.request_bytes += stream.seek(0, 2) - here
-        stream.seek(here)
-    else:
-        setattr(request, _BODY, CountedInput(stream, exchange, meter, in_steps=in_steps))
+    if stream is not None and not hasattr(request, "scope"):
+        setattr(request, _BODY, CountedInput(stream, exchange, gate, in_steps=in_steps))
+
+
+def _come(request: HttpRequest, exchange: Exchange) -> Passing:
+    """Give the bytes of request body that Django has read before any middleware (ASGI)."""
+    stream = getattr(request, _BODY, None)
+    if stream is None or not hasattr(request, "scope") or exchange.admission.answer is Answer.EXEMPT:
+        return Count.REQUEST_BYTES, 0
+    here = stream.tell()
+    size = stream.seek(0, 2) - here
+    stream.seek(here)
+    return Count.REQUEST_BYTES, size

@@ -108,7 +108,7 @@ class _Stream(_Counting):
         try:
             chunk = next(self._chunks)
             size = self._exchange.clipped(len(chunk))
-            room = self._meter.lets(self._exchange, Count.RESPONSE_BYTES, size)
+            room = self._meter.gate.lets(self._exchange, (Count.RESPONSE_BYTES, size))
             if room is not None:
                 chunk = self._cut(chunk, room)
             self._release(self._passed())
@@ -148,7 +148,7 @@ class _AsyncStream(_Counting):
             await asyncio.sleep(0)
             chunk = await anext(self._chunks)
             size = self._exchange.clipped(len(chunk))
-            room = await self._meter.alets(self._exchange, Count.RESPONSE_BYTES, size)
+            room = await self._meter.gate.alets(self._exchange, (Count.RESPONSE_BYTES, size))
             if room is not None:
                 chunk = self._cut(chunk, room)
             await self._release(self._passed())

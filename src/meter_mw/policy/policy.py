@@ -355,6 +355,7 @@ class Policy:
     _described: Callable[[KeyEntry, str | None], Caller] = field(init=False, repr=False, compare=False)
     _strangers: Callable[[str, str | None, str | None], Caller] = field(init=False, repr=False, compare=False)
     _lines: dict[tuple[object, ...], tuple[Line, ...]] = field(init=False, repr=False, compare=False)
+    _overridden: dict[tuple[object, ...], tuple[Limit, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile what each request would otherwise work out again."""
@@ -363,6 +364,7 @@ class Policy:
         object.__setattr__(self, "told_by_header", tuple(each for each in self.meters if each.from_header))
         object.__setattr__(self, "_matcher", Matcher(entries))
         object.__setattr__(self, "_lines", {})
+        object.__setattr__(self, "_overridden", {})
         object.__setattr__(self, "_callers", {})
         object.__setattr__(self, "_described", lru_cache(STRANGERS)(self._caller))
         object.__setattr__(self, "_strangers", lru_cache(STRANGERS)(self._stranger))
@@ -417,15 +419,30 @@ class Policy:
         """Give every limit that bears on a request of this route and caller; a free route is under none."""
         plan = caller.plan
         active = tuple(each for each, until_us in caller.overrides if until_us is None or now_us < until_us)
+        if route.pricing is not None:  # each request has a price of its own
+            return self._priced(route, self._limits(route, plan, active))
         compiled = (route.name, route.costs, plan.name, *active)
         lines = self._lines.get(compiled)
         if lines is None:
-            limits = _overridden((*plan.limits, *route.limits), active)
-            priced = (self._line(limit, route) for limit in limits)
-            lines = tuple(line for line in priced if line.need)
+            lines = self._priced(route, self._limits(route, plan, active))
             if len(self._lines) < _MOST_LINES:
                 self._lines[compiled] = lines
         return lines
+
+    def _limits(self, route: Route, plan: Plan, active: tuple[Override, ...]) -> tuple[Limit, ...]:
+        limits = (*plan.limits, *route.limits)
+        if not active:
+            return limits
+        overridden = (route.name, plan.name, *active)
+        found = self._overridden.get(overridden)
+        if found is None:
+            found = _overridden(limits, active)
+            if len(self._overridden) < _MOST_LINES:
+                self._overridden[overridden] = found
+        return found
+
+    def _priced(self, route: Route, limits: tuple[Limit, ...]) -> tuple[Line, ...]:
+        return tuple(line for line in (self._line(limit, route) for limit in limits) if line.need)
 
     def _line(self, limit: Limit, route: Route) -> Line:
         holder = ""

@@ -1,0 +1,122 @@
+"""Lets more of an exchange pass: counted in one step with its room, and asked for where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from meter_mw import lasting
+from meter_mw.model import Count
+
+if TYPE_CHECKING:
+    from meter_mw.driving import Driver
+    from meter_mw.exchange import Exchange, Passing
+    from meter_mw.lasting import Room
+    from meter_mw.model import RequestId
+    from meter_mw.policy.policy import Policy
+    from meter_mw.stores.port import Store
+    from meter_mw.talk import Conversation
+
+_NAP_S = 0.002
+"""Between two looks whether a part has been turned over."""
+
+
+class Gate:
+    """What the edges ask before more passes; waits for the store at most as long as the policy says."""
+
+    def __init__(self, policy: Policy, driver: Driver, store: Store) -> None:
+        self._policy = policy
+        self._driver = driver
+        self._store = store
+
+    def lets(self, exchange: Exchange, *passing: Passing, refuses: bool = False) -> Room | None:
+        """Count what is about to pass; where it does not fit, count nothing and give the room there is.
+
+        See `lasting.top_up` for `refuses`.
+        """
+        until = self._until()
+        while not exchange.claims(*passing) and not exchange.ended:
+            full = []
+            for count, units in exchange.lacking(*passing):
+                room = self._top_up(exchange, count, units, refuses=refuses)
+                while _is_early(room, exchange, until):  # for what the part before gives back
+                    time.sleep(_NAP_S)
+                    room = self._top_up(exchange, count, units, refuses=refuses)
+                full += [room] if _is_full(room, exchange.passed(count) + units) else []
+            if full:
+                return _joined(full)
+        return None
+
+    async def alets(self, exchange: Exchange, *passing: Passing, refuses: bool = False) -> Room | None:
+        """Count what is about to pass without holding up the event loop; see `lets`."""
+        until = self._until()
+        while not exchange.claims(*passing) and not exchange.ended:
+            full = []
+            for count, units in exchange.lacking(*passing):
+                room = await self._atop_up(exchange, count, units, refuses=refuses)
+                while _is_early(room, exchange, until):
+                    await asyncio.sleep(_NAP_S)
+                    room = await self._atop_up(exchange, count, units, refuses=refuses)
+                full += [room] if _is_full(room, exchange.passed(count) + units) else []
+            if full:
+                return _joined(full)
+        return None
+
+    def _until(self) -> float:
+        return time.monotonic() + self._policy.deadline_us / 1_000_000
+
+    def top_up(self, exchange: Exchange, count: Count, units: int) -> None:
+        """Have `units` more of a count held, if there are; nothing is said if not."""
+        self._top_up(exchange, count, units, refuses=True)
+
+    def _top_up(self, exchange: Exchange, count: Count, units: int, *, refuses: bool) -> Room:
+        while True:
+            rid, talk = self._asking(exchange, count, units, refuses=refuses)
+            room = exchange.widened(count, self._driver.drive(talk), rid)
+            if room is not None:  # else another part has begun meanwhile
+                return room
+
+    async def _atop_up(self, exchange: Exchange, count: Count, units: int, *, refuses: bool) -> Room:
+        while True:
+            rid, talk = self._asking(exchange, count, units, refuses=refuses)
+            room = exchange.widened(count, await self._driver.adrive(talk), rid)
+            if room is not None:
+                return room
+
+    def _asking(
+        self, exchange: Exchange, count: Count, units: int, *, refuses: bool
+    ) -> tuple[RequestId, Conversation[Room]]:
+        """Ask for `units` more than have passed, in the part that the exchange is in now."""
+        admission, told, had = exchange.standing_of(count)
+        expected = exchange.expected if count is Count.RESPONSE_BYTES else None
+        talk = lasting.top_up(
+            self._policy,
+            admission,
+            count,
+            exchange.passed(count) + units - told,
+            self._store.now_us(),
+            had=had,
+            expected=None if expected is None else max(0, expected - told),
+            refuses=refuses,
+        )
+        return admission.rid, talk
+
+
+def _is_full(room: Room, total: int) -> bool:
+    return bool(room.denied_by) or room.unavailable or room.passes < total
+
+
+def _is_early(room: Room, exchange: Exchange, until: float) -> bool:
+    """Whether there may be more room soon: what the part before did not use is about to come back."""
+    return bool(room.denied_by) and exchange.is_turning and time.monotonic() < until
+
+
+def _joined(rooms: list[Room]) -> Room:
+    """Give several rooms that are full as one."""
+    return replace(
+        rooms[0],
+        denied_by=tuple(each for room in rooms for each in room.denied_by),
+        unavailable=any(room.unavailable for room in rooms),
+    )
