@@ -90,15 +90,20 @@ class Gate:
     ) -> tuple[RequestId, Conversation[Room]]:
         """Ask for `units` more than have passed, in the part that the exchange is in now."""
         admission, told, had = exchange.standing_of(count)
-        expected = exchange.expected if count is Count.RESPONSE_BYTES else None
+        total = exchange.passed(count) + units - told
+        expected = None
+        if count is Count.RESPONSE_BYTES and exchange.expected is not None:
+            expected = max(0, exchange.expected - told)
+        elif count is Count.REQUEST_BYTES and admission.sized:
+            expected = total
         talk = lasting.top_up(
             self._policy,
             admission,
             count,
-            exchange.passed(count) + units - told,
+            total,
             self._store.now_us(),
             had=had,
-            expected=None if expected is None else max(0, expected - told),
+            expected=expected,
             refuses=refuses,
         )
         return admission.rid, talk
