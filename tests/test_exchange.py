@@ -53,6 +53,11 @@ def exchange(
     return Exchange(RULES, admission or admission_of(), method, started_us, late or Late())
 
 
+def sent(passing: Exchange, size: int) -> None:
+    """Count so much of a response as the edges do: what a server would send of it."""
+    passing.count(Count.RESPONSE_BYTES, passing.clipped(size))
+
+
 def standing(limit: Limit, remaining: int) -> Standing:
     """Give how a caller stands with a limit."""
     return Standing(Line(limit, 1, 1), remaining, 5, 0)
@@ -234,7 +239,7 @@ def test_chunks_are_counted_as_they_pass(length: str | None) -> None:
     passing = exchange()
     passing.begin(200, length)
     for size in (3, 0, 4):
-        passing.passes(size)
+        sent(passing, size)
     assert not passing.completes()
     assert passing.clipped(10**9) == 10**9
     receipt = passing.end(100)
@@ -250,7 +255,7 @@ def test_what_has_no_content_counts_none(method: str, status: int) -> None:
     """HEAD, 1xx, 204 and 304 are 0 bytes, whatever is declared or sent, and complete at once."""
     passing = exchange(method)
     passing.begin(status, "5000")
-    passing.passes(5_000)
+    sent(passing, 5_000)
     assert passing.completes()
     receipt = passing.end(100)
     assert receipt is not None
@@ -262,7 +267,7 @@ def test_other_answers_have_content(status: int) -> None:
     """What is sent counts, errors included."""
     passing = exchange()
     passing.begin(status, None)
-    passing.passes(9)
+    sent(passing, 9)
     assert passing.response_bytes == 9
 
 
@@ -270,14 +275,14 @@ def test_nothing_beyond_the_declared_length_counts() -> None:
     """Servers send no byte beyond it, and what they do not send is not billed."""
     passing = exchange()
     passing.begin(200, "10")
-    passing.passes(6)
+    sent(passing, 6)
     assert passing.response_bytes == 6
     assert (passing.clipped(3), passing.clipped(5)) == (3, 4)
     assert not passing.completes()
-    passing.passes(6)
+    sent(passing, 6)
     assert passing.response_bytes == 10
     assert passing.completes()
-    passing.passes(6)
+    sent(passing, 6)
     assert passing.response_bytes == 10
 
 
@@ -285,7 +290,7 @@ def test_a_declared_length_is_not_believed() -> None:
     """A response that ends short of it counts what was sent."""
     passing = exchange()
     passing.begin(200, "10")
-    passing.passes(6)
+    sent(passing, 6)
     receipt = passing.end(100)
     assert receipt is not None
     assert receipt.response_bytes == 6
@@ -303,7 +308,7 @@ def test_an_answer_may_begin_anew() -> None:
     passing = exchange()
     passing.begin(204, None)
     passing.begin(500, "5")
-    passing.passes(5)
+    sent(passing, 5)
     assert (passing.status, passing.response_bytes) == (500, 5)
 
 
@@ -390,13 +395,13 @@ def test_what_is_not_limited_has_no_bound() -> None:
 def test_a_room_widens_what_may_pass() -> None:
     """Only the room of its own count; one that refuses changes nothing."""
     passing = limited()
-    assert passing.widened(Count.RESPONSE_BYTES, Room(1_000, 700)) == Room(1_000, 700)
+    assert passing.widened(Count.RESPONSE_BYTES, Room(1_000, 700), RID) == Room(1_000, 700)
     assert rooms_of(passing) == (300, 1_000, UNBOUNDED, 1)
     stop = (standing(cap(9), 0),)
-    passing.widened(Count.REQUEST_BYTES, Room(0, 0, stop))
-    passing.widened(Count.REQUEST_BYTES, Room(0, 0, unavailable=True))
+    passing.widened(Count.REQUEST_BYTES, Room(0, 0, stop), RID)
+    passing.widened(Count.REQUEST_BYTES, Room(0, 0, unavailable=True), RID)
     assert rooms_of(passing) == (300, 1_000, UNBOUNDED, 1)
-    passing.widened(Count.RESPONSE_MESSAGES, Room(UNBOUNDED, 3))
+    passing.widened(Count.RESPONSE_MESSAGES, Room(UNBOUNDED, 3), RID)
     assert rooms_of(passing)[3] == UNBOUNDED
 
 
@@ -405,14 +410,26 @@ def test_what_is_about_to_pass_is_counted_if_there_is_room(count: Count) -> None
     """To the last unit, and not one more; without a limit everything has room."""
     passing = limited()
     room = {Count.REQUEST_BYTES: 300, Count.RESPONSE_BYTES: 500, Count.RESPONSE_MESSAGES: 1}[count]
-    assert passing.claims(count, room)
-    assert not passing.claims(count, 1)
-    assert passing.claims(count, 0)
-    assert passing.claims(Count.REQUEST_MESSAGES, 10**9)
+    assert passing.claims((count, room))
+    assert not passing.claims((count, 1))
+    assert passing.lacking((count, 1), (Count.REQUEST_MESSAGES, 1)) == [(count, 1)]
+    assert passing.claims((count, 0))
+    assert passing.claims((Count.REQUEST_MESSAGES, 10**9))
     receipt = passing.end(100)
     assert receipt is not None
     assert getattr(receipt, count.value.replace("-", "_")) == room
     assert receipt.request_messages == 10**9
+
+
+def test_of_several_that_pass_together_none_is_counted_alone() -> None:
+    """Where one has no room, nothing is counted of the others; a count is never taken back."""
+    passing = limited()
+    both = ((Count.RESPONSE_MESSAGES, 1), (Count.RESPONSE_BYTES, 501))
+    assert not passing.claims(*both)
+    assert passing.lacking(*both) == [(Count.RESPONSE_BYTES, 501)]
+    assert (passing.response_messages, passing.response_bytes) == (0, 0)
+    assert passing.claims((Count.RESPONSE_MESSAGES, 1), (Count.RESPONSE_BYTES, 500))
+    assert (passing.response_messages, passing.response_bytes) == (1, 500)
 
 
 def test_threads_that_claim_together_never_pass_the_room() -> None:
@@ -421,7 +438,7 @@ def test_threads_that_claim_together_never_pass_the_room() -> None:
 
     def claim() -> None:
         together.wait()
-        had.append(passing.claims(Count.RESPONSE_BYTES, 100))
+        had.append(passing.claims((Count.RESPONSE_BYTES, 100)))
 
     threads = [threading.Thread(target=claim) for _ in range(8)]
     for thread in threads:
@@ -436,7 +453,7 @@ def test_what_the_declared_length_clips_counts_what_is_sent() -> None:
     passing = exchange()
     passing.begin(200, "10")
     assert [passing.clipped(size) for size in (0, 9, 10, 11)] == [0, 9, 10, 10]
-    passing.passes(9)
+    sent(passing, 9)
     assert passing.clipped(5) == 1
     assert passing.expected == 10
     head = exchange("HEAD")
@@ -478,7 +495,7 @@ def test_the_parts_of_an_exchange_add_up() -> None:
     passing = limited()
     passing.begin(200, None)
     passing.request_bytes, passing.response_messages = 250, 1
-    passing.passes(450)
+    sent(passing, 450)
     passing.add("tokens", 5)
     first = passing.part(1_100, following(passing, "second"))
     assert first is not None
@@ -486,10 +503,11 @@ def test_the_parts_of_an_exchange_add_up() -> None:
     assert admission.rid == RID
     assert (receipt.request_bytes, receipt.response_bytes, receipt.response_messages) == (250, 450, 1)
     assert (receipt.reported, receipt.status, receipt.duration_us) == ({"tokens": 5}, 200, 1_000)
-    assert passing.told(Count.RESPONSE_BYTES) == 450
+    assert passing.standing_of(Count.RESPONSE_BYTES)[1] == 450
+    assert passing.passed(Count.RESPONSE_BYTES) == 450
     passing.resume(following(passing, "second", 800, 300, 1))
     assert rooms_of(passing) == (550, 1_250, UNBOUNDED, 2)
-    passing.passes(50)
+    sent(passing, 50)
     passing.add("tokens", 7)
     last = passing.end(1_300)
     assert last is not None
@@ -500,10 +518,20 @@ def test_the_parts_of_an_exchange_add_up() -> None:
 def test_a_room_of_a_part_is_said_of_the_whole() -> None:
     """The store knows what the part has; the edge counts from the beginning."""
     passing = limited()
-    passing.passes(450)
+    sent(passing, 450)
     passing.part(1_100, following(passing, "second"))
-    assert passing.widened(Count.RESPONSE_BYTES, Room(600, 200)) == Room(1_050, 650)
+    assert passing.widened(Count.RESPONSE_BYTES, Room(600, 200), RequestId("second")) == Room(1_050, 650)
     assert passing.response_room == 1_050
+
+
+def test_a_room_of_a_part_that_is_over_is_none() -> None:
+    """What was granted to the part before is no room of this one: it changes nothing, and is asked again."""
+    passing = limited()
+    sent(passing, 450)
+    passing.part(1_100, following(passing, "second", 0, 0, 0))
+    before = rooms_of(passing)
+    assert passing.widened(Count.RESPONSE_BYTES, Room(600, 600), RID) is None
+    assert rooms_of(passing) == before
 
 
 def test_a_part_before_the_answer_has_no_status() -> None:

@@ -17,6 +17,7 @@ from meter_mw.policy.policy import Failure, KeyEntry, Limit, OnExhausted, Overri
 from meter_mw.quota import Cap, Span
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Admit, Reading, StoreUnavailable, Tally, TopUp, Verdict
+from meter_mw.talk import ROUNDS
 from support.policies import (
     DAY_US,
     EGRESS,
@@ -110,10 +111,22 @@ def test_the_tightest_grant_is_the_room(clock: Clock) -> None:
 def test_without_the_stores_answer_only_what_cuts_and_is_closed_waits(
     cut: bool, on: Failure, room: int
 ) -> None:
-    """The next part of a stream has not been granted anything yet, or the store is away."""
+    """The store is away, when the exchange begins or when its next part is asked for."""
+    rules = policy(egress(1_000, cut=cut, on=on))
+    first = admission_on(rules, request(key="k"))
+    talk = continued(rules, next_part(rules, first, PART, NOW_US), first.rid)
+    next(talk)
+    part = failed(talk, StoreUnavailable("gone"))
+    assert rooms(part) == {Count.RESPONSE_BYTES: room}
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("on", list(Failure))
+def test_nothing_is_granted_before_the_store_is_asked(cut: bool, on: Failure) -> None:
+    """While a part is being asked for it has no room, whatever its limits say of a store that is away."""
     rules = policy(egress(1_000, cut=cut, on=on))
     part = next_part(rules, admission_on(rules, request(key="k")), PART, NOW_US)
-    assert rooms(part) == {Count.RESPONSE_BYTES: room}
+    assert rooms(part) == {Count.RESPONSE_BYTES: 0}
 
 
 # How much is asked
@@ -259,23 +272,28 @@ def test_a_store_that_is_away(on: Failure, cut: bool, refuses: bool, expected: R
     assert failed(talk, StoreUnavailable("gone")) == expected
 
 
-def test_a_guess_at_the_clock_is_corrected_once() -> None:
-    """The windows that the store's time asks for are sent; after that everything passes."""
+@pytest.mark.parametrize("verdict", [Verdict.REFRESH, Verdict.LATE])
+@pytest.mark.parametrize(
+    ("refuses", "expected"), [(False, Room(400, 200)), (True, Room(0, 0, unavailable=True))]
+)
+def test_a_guess_at_the_clock_is_corrected(verdict: Verdict, refuses: bool, expected: Room) -> None:
+    """The windows that the store's time asks for are sent; a store that never agrees was not asked."""
     rules = policy(egress(1_000))
-    talk, first = asked(rules, admission_on(rules, request(key="k")), 200)
-    later_us = NOW_US + 70 * DAY_US
-    second = talk.send(Tally(Verdict.REFRESH, later_us))
-    assert isinstance(second, TopUp)
-    assert first.charges[0].windows != second.charges[0].windows
-    assert second.not_after_us == later_us + 10 * rules.deadline_us
-    assert ended(talk, Tally(Verdict.REFRESH, later_us)) == Room(200, 200)
+    talk, command = asked(rules, admission_on(rules, request(key="k")), 200, refuses=refuses)
+    opened = [command.charges[0].windows]
+    for later_us in (NOW_US + 70 * DAY_US, NOW_US + 140 * DAY_US):
+        again = talk.send(Tally(verdict, later_us))
+        assert isinstance(again, TopUp)
+        assert again.not_after_us == later_us + 10 * rules.deadline_us
+        opened.append(again.charges[0].windows)
+    assert len(set(opened)) == ROUNDS
+    assert ended(talk, Tally(verdict, later_us)) == expected
 
 
 def test_a_void_one_lets_pass() -> None:
     """Of a rid that is over nothing more is held, and a response that has begun goes on."""
     rules = policy(egress(1_000))
     talk, _ = asked(rules, admission_on(rules, request(key="k")), 200)
-    talk.send(Tally(Verdict.VOID, NOW_US))
     assert ended(talk, Tally(Verdict.VOID, NOW_US)) == Room(200, 200)
 
 
@@ -300,8 +318,12 @@ def test_a_denial_names_those_without_room_only() -> None:
 # Parts of a long exchange
 
 
-def test_a_part_costs_nothing_and_holds_the_same() -> None:
-    """Only what is held goes on, needs nothing, and the estimate was for the first part."""
+@pytest.mark.parametrize(("fields", "ahead"), [({"transfer_encoding": "chunked"}, 100), ({}, 0)])
+def test_a_part_costs_nothing_and_holds_the_same(fields: dict[str, str], ahead: int) -> None:
+    """Only what is held goes on, needs nothing, and the estimate was for the first part.
+
+    Of an upload whose length is known, nothing is held ahead of that: of a GET nothing at all.
+    """
     limits = (
         cap(9),
         slots(2),
@@ -310,12 +332,13 @@ def test_a_part_costs_nothing_and_holds_the_same() -> None:
         bytes_of(cap(500, meter=INGRESS, name="ingress")),
     )
     rules = policy(*limits, routes=[route("/x", costs={"requests": 3})])
-    first = admission_on(rules, request("/x", key="k"))
+    first = admission_on(rules, request("/x", key="k", **fields))
     part = next_part(rules, first, PART, NOW_US + 5)
     assert (part.rid, part.now_us, part.first, part.part) == (PART, NOW_US + 5, RID, 1)
     assert part.route.cost(METERS[0]) == 0
     asks = {line.limit.name: (line.need, line.take) for line in part.lines}
-    assert asks == {"slots": (0, 1), "cap": (0, 100), "tokens": (0, 0), "ingress": (0, 100)}
+    assert asks == {"slots": (0, 1), "cap": (0, 100), "tokens": (0, 0), "ingress": (0, ahead)}
+    assert (len(part.charges), len(part.windows), part.granted) == (4, 4, (0, 0, 0, 0))
     following = next_part(rules, part, RequestId("third"), NOW_US + 9)
     assert (following.first, following.part) == (RID, 2)
     assert [(line.need, line.take) for line in following.lines] == list(asks.values())

@@ -143,7 +143,7 @@ def _windows(policy: Policy, limit: Limit, caller: Caller, now_us: int) -> Windo
     return calendar(limit.quota.period, zone, anchor, policy.week_start).windows(now_us)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4_096)
 def _charge(line: Line, windows: Windows | None, holder: str) -> Charge:
     """Give one charge; the same is asked again and again while its window lasts."""
     limit = line.limit

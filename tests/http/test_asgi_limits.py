@@ -202,13 +202,13 @@ def test_what_is_declared_is_asked_for_at_once(metered: Metered) -> None:
         Sending(start, *[body(b"x" * 100)] * 60), cap("egress", 9_999, reserve=100, on_exhausted="cut")
     )
     asked = []
-    top_up = app.meter.atop_up
+    top_up = app.meter.gate._atop_up
 
-    async def counting(*given: Any, **named: Any) -> Any:
-        asked.append(given[2])
-        return await top_up(*given, **named)
+    async def counting(exchange: Any, count: Any, units: int, *, refuses: bool) -> Any:
+        asked.append(exchange.passed(count) + units)
+        return await top_up(exchange, count, units, refuses=refuses)
 
-    app.meter.atop_up = counting  # type: ignore[method-assign]
+    app.meter.gate._atop_up = counting  # type: ignore[method-assign]
     assert len(passed(run(app, call(app)))) == 6_000
     assert asked == [200]
     assert metered.events()[0]["response_bytes"] == 6_000
@@ -415,18 +415,18 @@ def test_a_read_that_is_given_up_loses_nothing(metered: Metered) -> None:
         reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reading
-        app.meter.atop_up = top_up  # type: ignore[method-assign]
+        app.meter.gate._atop_up = top_up  # type: ignore[method-assign]
         await send(START)
         await send(body(b"%d" % await _drained(receive), more=False))
 
     app = metered(impatient, cap("ingress", 1_000, reserve=10))
-    top_up, asked = app.meter.atop_up, asyncio.Event()
+    top_up, asked = app.meter.gate._atop_up, asyncio.Event()
 
     async def never(*_: object, **__: object) -> Any:
         asked.set()
         await asyncio.Event().wait()
 
-    app.meter.atop_up = never  # type: ignore[method-assign]
+    app.meter.gate._atop_up = never  # type: ignore[method-assign]
     assert passed(run(app, upload(app, 600))) == b"600"
 
 
@@ -636,14 +636,14 @@ def test_a_socket_read_that_is_given_up_loses_nothing(metered: Metered) -> None:
         await receive()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(receive(), 0.05)
-        app.meter.atop_up = top_up  # type: ignore[method-assign]
+        app.meter.gate._atop_up = top_up  # type: ignore[method-assign]
         await send({"type": "websocket.send", "text": (await receive())["text"]})
 
     async def never(*_: object, **__: object) -> Any:
         await asyncio.Event().wait()
 
     app = metered(impatient, cap("asked", 10, reserve=1))
-    top_up, app.meter.atop_up = app.meter.atop_up, never  # type: ignore[method-assign]
+    top_up, app.meter.gate._atop_up = app.meter.gate._atop_up, never  # type: ignore[method-assign]
     talk = Talk("a", "b")
     talk.serve(app)
     assert talk.texts == ["b"]
@@ -682,7 +682,7 @@ def test_a_long_socket_is_recorded_in_parts(metered: Metered) -> None:
         await send({"type": "websocket.accept"})
         for _ in range(2):
             await send({"type": "websocket.send", "text": (await receive())["text"] * 2})
-            await asyncio.to_thread(app.meter._turn, current())
+            await asyncio.to_thread(app.meter._turner.turn, current())
         await Echo().answer(receive, send)
 
     app = metered(lasting, {"concurrent": 1}, cap("told", 4, on_exhausted="cut"))
