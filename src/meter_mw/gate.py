@@ -40,11 +40,12 @@ class Gate:
         while not exchange.claims(*passing) and not exchange.ended:
             full = []
             for count, units in exchange.lacking(*passing):
+                total = exchange.passed(count) + units  # before anyone is asked: others may pass meanwhile
                 room = self._top_up(exchange, count, units, refuses=refuses)
                 while _is_early(room, exchange, until):  # for what the part before gives back
                     time.sleep(_NAP_S)
                     room = self._top_up(exchange, count, units, refuses=refuses)
-                full += [room] if _is_full(room, exchange.passed(count) + units) else []
+                full += [room] if _is_full(room, total) else []
             if full:
                 return _joined(full)
         return None
@@ -55,11 +56,12 @@ class Gate:
         while not exchange.claims(*passing) and not exchange.ended:
             full = []
             for count, units in exchange.lacking(*passing):
+                total = exchange.passed(count) + units  # before anyone is asked: others may pass meanwhile
                 room = await self._atop_up(exchange, count, units, refuses=refuses)
                 while _is_early(room, exchange, until):
                     await asyncio.sleep(_NAP_S)
                     room = await self._atop_up(exchange, count, units, refuses=refuses)
-                full += [room] if _is_full(room, exchange.passed(count) + units) else []
+                full += [room] if _is_full(room, total) else []
             if full:
                 return _joined(full)
         return None
