@@ -6,57 +6,27 @@ import asyncio
 import json
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from meter_mw.admission import Answer
 from meter_mw.lasting import Room
-from meter_mw.meter import Meter
 from meter_mw.model import THRESHOLD_EVENT, Count
 from meter_mw.periods import Period
-from meter_mw.policy.policy import FileSinkRule, OnExhausted
 from meter_mw.quota import Cap
-from support.policies import EGRESS, INGRESS, SECOND_US, TOKENS, cap, policy, rate, request, slots
+from support.benches import Bench, egress
+from support.policies import EGRESS, INGRESS, SECOND_US, TOKENS, cap, rate, request, slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from meter_mw.admission import Admission
-    from meter_mw.exchange import Exchange
     from meter_mw.model import Receipt
     from meter_mw.policy.policy import Limit
     from meter_mw.stores.port import Settle
     from meter_mw.talk import Conversation
-
-
-class Bench:
-    """A meter, and what reaches its sink."""
-
-    def __init__(self, folder: Path, limits: tuple[Limit, ...], store: str = "memory://") -> None:
-        self.usage = folder / "usage.jsonl"
-        rules = policy(*limits, journal=folder / "journal", sinks=[FileSinkRule(self.usage)], store=store)
-        self.meter = Meter(rules)
-
-    def begin(self, **fields: str) -> Exchange:
-        """Take a request in."""
-        admission = self.meter.admit(request(key="k", **fields))
-        assert admission.answer is Answer.ALLOWED
-        exchange = self.meter.exchange(admission, "GET")
-        exchange.begin(200, None)
-        return exchange
-
-    def events(self) -> list[dict[str, object]]:
-        """Have all delivered, and give the data of what arrived, with the type of each."""
-        assert self.meter.flush()
-        lines = self.usage.read_text().splitlines() if self.usage.exists() else []
-        return [{"type": each["type"], **each["data"]} for each in map(json.loads, lines)]
-
-    def used(self) -> dict[str, int | None]:
-        """Give what is counted of each limit."""
-        found = self.meter.usage(request(key="k"))
-        return {each.standing.line.limit.name: each.standing.used for each in found.limits}  # type: ignore[union-attr]
 
 
 @pytest.fixture
@@ -64,19 +34,13 @@ def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     """Give meters on hand-made limits; all are closed when the test ends."""
     made: list[Bench] = []
 
-    def make(*limits: Limit, store: str = "memory://") -> Bench:
-        made.append(Bench(tmp_path, limits, store))
+    def make(*limits: Limit, **options: Any) -> Bench:
+        made.append(Bench(tmp_path, limits, **options))
         return made[-1]
 
     yield make
     for each in made:
         each.meter.close()
-
-
-def egress(units: int, *, cut: bool = False) -> Limit:
-    """Make a cap on response bytes that holds 100 at a time."""
-    ends = OnExhausted.CUT if cut else OnExhausted.FINISH
-    return replace(cap(units, meter=EGRESS, name="egress"), reserve=100, on_exhausted=ends)
 
 
 # Parts
@@ -87,13 +51,13 @@ def test_a_long_exchange_is_recorded_in_parts(bench: Callable[..., Bench]) -> No
     all_ = bench(cap(9), egress(10**6), slots(1))
     exchange = all_.begin()
     first = exchange.admission.rid
-    exchange.passes(70)
+    exchange.count(Count.RESPONSE_BYTES, 70)
     exchange.add("tokens", 5)
-    all_.meter._turn(exchange)
+    all_.meter._turner.turn(exchange)
     assert all_.used() == {"cap": 1, "egress": 70 + 100, "slots": 1}
-    exchange.passes(30)
-    all_.meter._turn(exchange)
-    exchange.passes(8)
+    exchange.count(Count.RESPONSE_BYTES, 30)
+    all_.meter._turner.turn(exchange)
+    exchange.count(Count.RESPONSE_BYTES, 8)
     settlement = all_.meter.finish(exchange)
     assert settlement is not None
     all_.meter.release(exchange, settlement)
@@ -114,7 +78,7 @@ def test_a_part_in_which_nothing_passed_is_not_recorded(bench: Callable[..., Ben
     all_ = bench(slots(1))
     exchange = all_.begin()
     for _ in range(4):
-        all_.meter._turn(exchange)
+        all_.meter._turner.turn(exchange)
     assert [each["requests"] for each in all_.events()] == [1]
     assert all_.meter.admit(request(key="k")).answer is Answer.DENIED
     settlement = all_.meter.finish(exchange)
@@ -128,7 +92,7 @@ def test_what_has_ended_has_no_part(bench: Callable[..., Bench]) -> None:
     all_ = bench(cap(9))
     exchange = all_.begin()
     assert all_.meter.finish(exchange) is None
-    all_.meter._turn(exchange)
+    all_.meter._turner.turn(exchange)
     assert len(all_.events()) == 1
     assert exchange not in all_.meter._keeper._exchanges
 
@@ -140,19 +104,12 @@ def test_a_stream_is_topped_up_and_cut_to_the_byte(bench: Callable[..., Bench]) 
     """The sum of what passes is the cap, across parts too; the event names the limit."""
     all_ = bench(egress(450, cut=True))
     exchange = all_.begin()
-    passed = 0
-    while True:
-        if passed + 60 > exchange.response_room:
-            room = all_.meter.top_up(exchange, Count.RESPONSE_BYTES, passed + 60)
-            if room.passes < passed + 60:
-                exchange.passes(room.passes - passed)
-                exchange.stopped(room.denied_by)
-                break
-        exchange.passes(60)
-        passed += 60
-        if passed == 180:
-            all_.meter._turn(exchange)
+    while (room := all_.meter.gate.lets(exchange, (Count.RESPONSE_BYTES, 60))) is None:
+        if exchange.response_bytes == 180:
+            all_.meter._turner.turn(exchange)
             assert all_.meter.flush()
+    exchange.count(Count.RESPONSE_BYTES, room.passes - exchange.response_bytes)
+    exchange.stopped(room.denied_by)
     all_.meter.finish(exchange)
     assert exchange.response_bytes == 450
     events = all_.events()
@@ -169,7 +126,7 @@ def test_a_room_that_a_new_part_has_overtaken_is_asked_for_again(
     """The keeper comes between the question and its answer: the answer was about the part before."""
     all_ = bench(egress(10**6))
     exchange = all_.begin()
-    exchange.passes(90)
+    exchange.count(Count.RESPONSE_BYTES, 90)
     drive = all_.meter._driver.drive
     asked: list[str] = []
 
@@ -178,25 +135,25 @@ def test_a_room_that_a_new_part_has_overtaken_is_asked_for_again(
         room = drive(talk)
         if len(asked) == 1:
             monkeypatch.setattr(all_.meter._driver, "drive", drive)
-            all_.meter._turn(exchange)
+            all_.meter._turner.turn(exchange)
             monkeypatch.setattr(all_.meter._driver, "drive", interrupted)
         return room
 
     monkeypatch.setattr(all_.meter._driver, "drive", interrupted)
-    room = all_.meter.top_up(exchange, Count.RESPONSE_BYTES, 150)
+    assert all_.meter.gate.lets(exchange, (Count.RESPONSE_BYTES, 60)) is None
     assert len(set(asked)) == 2
     assert asked[-1] == exchange.admission.rid
-    assert (room.passes, exchange.response_room) == (150, 90 + 160)
+    assert (exchange.response_bytes, exchange.response_room) == (150, 90 + 160)
 
 
 def test_an_upload_is_refused_on_its_way(bench: Callable[..., Bench]) -> None:
     """The refusal is 413 where it never fits; the event costs no request, and the bytes that had passed."""
     all_ = bench(cap(9), replace(cap(300, meter=INGRESS, name="ingress"), reserve=100))
     exchange = all_.begin(transfer_encoding="chunked")
-    exchange.request_bytes = 250
-    assert all_.meter.top_up(exchange, Count.REQUEST_BYTES, 250, refuses=True).passes == 250
-    room = all_.meter.top_up(exchange, Count.REQUEST_BYTES, 301, refuses=True)
-    refusal, _, body = all_.meter.refuse(all_.meter.refused(exchange, room))
+    assert all_.meter.gate.lets(exchange, (Count.REQUEST_BYTES, 250), refuses=True) is None
+    room = all_.meter.gate.lets(exchange, (Count.REQUEST_BYTES, 51), refuses=True)
+    assert room is not None
+    refusal, _, body = all_.meter.refuse(exchange.refuse(room))
     assert (refusal.status, json.loads(body)["violated-policies"]) == (413, ["ingress"])
     exchange.status = refusal.status
     all_.meter.finish(exchange)
@@ -209,7 +166,7 @@ def test_an_upload_that_cannot_be_asked_about_is_put_off(bench: Callable[..., Be
     """503 where the store is away and the limit is closed."""
     all_ = bench(replace(cap(300, meter=INGRESS, name="ingress"), reserve=100))
     exchange = all_.begin(transfer_encoding="chunked")
-    refusal, _, _ = all_.meter.refuse(all_.meter.refused(exchange, Room(0, 0, unavailable=True)))
+    refusal, _, _ = all_.meter.refuse(exchange.refuse(Room(0, 0, unavailable=True)))
     assert refusal.status == 503
     assert exchange.limited_by == ()
 
@@ -241,7 +198,7 @@ def test_thresholds_and_overage_reach_the_sink(bench: Callable[..., Bench]) -> N
     all_ = bench(month, bytes_)
     for _ in range(3):
         exchange = all_.begin()
-        exchange.passes(60)
+        exchange.count(Count.RESPONSE_BYTES, 60)
         all_.meter.finish(exchange)
     events = all_.events()
     told = [each for each in events if each["type"] == THRESHOLD_EVENT]
@@ -274,8 +231,7 @@ def test_a_rate_keeps_what_it_lent(bench: Callable[..., Bench]) -> None:
     """A stream that outran its rate is waited for by the next request."""
     all_ = bench(replace(rate(100, meter=EGRESS, name="slow"), reserve=50))
     exchange = all_.begin()
-    assert all_.meter.top_up(exchange, Count.RESPONSE_BYTES, 1_000).passes == 1_000
-    exchange.passes(1_000)
+    assert all_.meter.gate.lets(exchange, (Count.RESPONSE_BYTES, 1_000)) is None
     all_.meter.finish(exchange)
     denied: Admission = all_.meter.admit(request(key="k"))
     assert denied.answer is Answer.DENIED
@@ -288,17 +244,17 @@ def test_a_stream_is_not_cut_by_what_it_holds_itself(
     awaits: bool, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its part before has not used yet is on its way back: a question meanwhile waits for that."""
-    all_ = bench(replace(egress(1_000, cut=True), reserve=1_000))
+    all_ = bench(replace(egress(1_000, cut=True), reserve=1_000), deadline_us=5 * SECOND_US)
     exchange = all_.begin()
     assert exchange.response_room == 1_000
-    exchange.passes(400)
-    rooms: list[Room] = []
+    exchange.count(Count.RESPONSE_BYTES, 400)
+    rooms: list[Room | None] = []
 
     def stream() -> None:
         if awaits:
-            rooms.append(asyncio.run(all_.meter.atop_up(exchange, Count.RESPONSE_BYTES, 1_000)))
+            rooms.append(asyncio.run(all_.meter.gate.alets(exchange, (Count.RESPONSE_BYTES, 600))))
         else:
-            rooms.append(all_.meter.top_up(exchange, Count.RESPONSE_BYTES, 1_000))
+            rooms.append(all_.meter.gate.lets(exchange, (Count.RESPONSE_BYTES, 600)))
 
     edge = threading.Thread(target=stream)
     close = all_.meter._books.close
@@ -309,6 +265,7 @@ def test_a_stream_is_not_cut_by_what_it_holds_itself(
         return close(admission, method, receipt)
 
     monkeypatch.setattr(all_.meter._books, "close", slow)
-    all_.meter._turn(exchange)
+    all_.meter._turner.turn(exchange)
     edge.join(5)
-    assert [(room.passes, room.denied_by) for room in rooms] == [(1_000, ())]
+    assert rooms == [None]
+    assert exchange.response_bytes == 1_000

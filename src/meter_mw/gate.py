@@ -41,9 +41,11 @@ class Gate:
             full = []
             for count, units in exchange.lacking(*passing):
                 total = exchange.passed(count) + units  # before anyone is asked: others may pass meanwhile
+                asked_in = _turn_of(exchange)
                 room = self._top_up(exchange, count, units, refuses=refuses)
-                while _is_early(room, exchange, until):  # for what the part before gives back
+                while _is_early(room, exchange, asked_in, until):  # for what the part before gives back
                     time.sleep(_NAP_S)
+                    asked_in = _turn_of(exchange)
                     room = self._top_up(exchange, count, units, refuses=refuses)
                 full += [room] if _is_full(room, total) else []
             if full:
@@ -57,9 +59,11 @@ class Gate:
             full = []
             for count, units in exchange.lacking(*passing):
                 total = exchange.passed(count) + units  # before anyone is asked: others may pass meanwhile
+                asked_in = _turn_of(exchange)
                 room = await self._atop_up(exchange, count, units, refuses=refuses)
-                while _is_early(room, exchange, until):
+                while _is_early(room, exchange, asked_in, until):
                     await asyncio.sleep(_NAP_S)
+                    asked_in = _turn_of(exchange)
                     room = await self._atop_up(exchange, count, units, refuses=refuses)
                 full += [room] if _is_full(room, total) else []
             if full:
@@ -115,9 +119,19 @@ def _is_full(room: Room, total: int) -> bool:
     return bool(room.denied_by) or room.unavailable or room.passes < total
 
 
-def _is_early(room: Room, exchange: Exchange, until: float) -> bool:
-    """Whether there may be more room soon: what the part before did not use is about to come back."""
-    return bool(room.denied_by) and exchange.is_turning and time.monotonic() < until
+def _turn_of(exchange: Exchange) -> tuple[int, bool]:
+    """Give the part that an exchange is in, and whether that is still being turned over."""
+    part = exchange.admission.part  # first, so that a turn which begins now is seen by either
+    return part, exchange.is_turning
+
+
+def _is_early(room: Room, exchange: Exchange, asked_in: tuple[int, bool], until: float) -> bool:
+    """Whether there may be more room by now, or soon: a part was turned over while the store was asked.
+
+    What the part before did not use is about to come back, or has just done so.
+    """
+    turned = asked_in[1] or _turn_of(exchange) != asked_in
+    return bool(room.denied_by) and turned and time.monotonic() < until
 
 
 def _joined(rooms: list[Room]) -> Room:
