@@ -104,10 +104,13 @@ class Driver:
         return tally
 
     def _failed(self, command: Admit | TopUp | Peek, failure: BaseException) -> None:
-        """Say that the store is away; take back what an admission that nobody waits for was charged."""
+        """Say that the store is away; take back what an admission that nobody waits for was charged.
+
+        A later part of an exchange goes on all the same, and is settled when that is over.
+        """
         if isinstance(failure, StoreUnavailable):
             self._outage.goes_on(failure)
-        elif isinstance(command, Admit):
+        elif isinstance(command, Admit) and command.after is None:
             self._stores.settler.put(Cancel(command.rid, command.tag, command.charges))
 
 
