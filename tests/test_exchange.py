@@ -233,7 +233,7 @@ def test_remaining_of_a_meter_that_is_not_there() -> None:
 # What passes
 
 
-@pytest.mark.parametrize("length", [None, "", "x", "-1", "1.0"])
+@pytest.mark.parametrize("length", [None, "", "x", "-1", "1.0", "9" * 5_000])
 def test_chunks_are_counted_as_they_pass(length: str | None) -> None:
     """Without a length that can be read, all that is sent counts, and only the app's end is the end."""
     passing = exchange()

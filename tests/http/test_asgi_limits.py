@@ -214,6 +214,14 @@ def test_what_is_declared_is_asked_for_at_once(metered: Metered) -> None:
     assert metered.events()[0]["response_bytes"] == 6_000
 
 
+def test_a_length_of_thousands_of_digits_is_not_believed(metered: Metered) -> None:
+    """What an app declares may be anything; the server is left to judge it, and what passes counts."""
+    start = START | {"headers": [(b"content-length", b"9" * 5_000)]}
+    app = metered(Sending(start, body(b"x" * 700), body(b"", more=False)), cap("egress", 9_999, reserve=100))
+    assert passed(run(app, call(app))) == b"x" * 700
+    assert metered.events()[0]["response_bytes"] == 700
+
+
 def test_a_response_may_finish(metered: Metered) -> None:
     """With `finish` all of it passes; the next request is refused."""
     app = metered(Sending(START, *[body(b"x" * 700)] * 3, body(b"", more=False)), cap("egress", 1_000))
