@@ -63,14 +63,20 @@ def interrupting(
     happens: Callable[[], None],
     *,
     after: bool,
-    asking: type[Admit | TopUp] = Admit,
+    over: str | None = None,
 ) -> list[object]:
-    """Have something happen once, while the store is asked for a next part: before or after it decides."""
+    """Have something happen once, while the store is asked for a next part: before or after it decides.
+
+    Or while it is asked for more of the limit `over`.
+    """
     store, seen = on.meter._store, list[object]()
     admit = store.admit
 
     def interrupted(command: Admit | TopUp, *, patience_us: int) -> Tally:
-        meant = isinstance(command, asking) and (isinstance(command, TopUp) or command.after is not None)
+        if isinstance(command, TopUp):
+            meant = over in [each.id for each in command.charges]
+        else:
+            meant = over is None and command.after is not None
         if not meant or seen:
             return admit(command, patience_us=patience_us)
         seen.append(command)
@@ -175,7 +181,8 @@ def test_a_message_that_a_part_falls_into_is_counted_in_one_of_them(
 ) -> None:
     """Once, with its bytes, or not at all: no count is taken back from a part that did not have it."""
     told = replace(cap(9, meter=TOLD, name="told"), reserve=1)
-    all_ = bench(slots(1), told, egress(10**6 if fits else 100, cut=True), meters=(*METERS, TOLD))
+    sent = egress(10**6 if fits else 100, cut=True)
+    all_ = bench(slots(1), told, sent, meters=(*METERS, TOLD))
     exchange = all_.begin(is_socket=True)
     gate = all_.meter.gate
     assert gate.lets(exchange, (Count.RESPONSE_MESSAGES, 1), (Count.RESPONSE_BYTES, 80), refuses=True) is None
@@ -183,7 +190,7 @@ def test_a_message_that_a_part_falls_into_is_counted_in_one_of_them(
     def turns() -> None:
         all_.meter._turner.turn(exchange)
 
-    seen = interrupting(monkeypatch, all_, turns, after=True, asking=TopUp)
+    seen = interrupting(monkeypatch, all_, turns, after=True, over=sent.id)
     room = gate.lets(exchange, (Count.RESPONSE_MESSAGES, 1), (Count.RESPONSE_BYTES, 300), refuses=True)
     assert len(seen) == 1
     assert (room is None) is fits
