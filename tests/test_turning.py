@@ -387,6 +387,29 @@ def test_one_that_fails_is_turned_over_again(
     assert all_.used() == {"cap": 1, "slots": 0, "egress": 40}
 
 
+def test_a_turn_whose_settlement_fails_loses_nothing(bench: Benches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent again in the background; the exchange is not taken for one that turns over for ever."""
+    all_ = bench(cap(9), slots(1), egress(10**6))
+    exchange = all_.begin()
+    exchange.count(Count.RESPONSE_BYTES, 70)
+    store = all_.meter._store
+    settle = store.settle
+
+    def fails(*_: object, **__: object) -> None:
+        monkeypatch.setattr(store, "settle", settle)
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr(store, "settle", fails)
+    with pytest.raises(RuntimeError):
+        all_.meter._turner.turn(exchange)
+    assert not exchange.is_turning
+    assert [each["response_bytes"] for each in all_.events()] == [70]
+    assert all_.used() == {"cap": 1, "slots": 1, "egress": 70 + 100}
+    ended(all_, exchange)
+    assert total(all_, "requests") == 1
+    assert all_.used() == {"cap": 1, "slots": 0, "egress": 70}
+
+
 # Uploads
 
 

@@ -74,8 +74,10 @@ class Books:
         hear = self._hearing(admission, settlement)
         try:
             (closed,) = self._stores.blocking.settle((settlement,), patience_us=self._policy.deadline_us)
-        except StoreUnavailable:
+        except BaseException as failure:
             self._stores.settler.put(settlement, hear)
+            if not isinstance(failure, StoreUnavailable):
+                raise
         else:
             _hear(hear, closed)
 

@@ -42,21 +42,28 @@ class Turner:
         over = exchange.part(time.monotonic_ns() // 1_000, following)
         if over is None:
             return
-        answered = False
-        settlement = self._recorded(exchange, *over)
         try:
-            talk = core.continued(self._policy, following, over[0].rid)
-            granted = self._driver.drive(talk)
+            self._handed_over(exchange, *over, following)
+        finally:
+            exchange.is_turning = False
+        missing = declared - exchange.request_bytes
+        if admission.sized and missing > 0 and exchange.to_come < missing:
+            self._gate.top_up(exchange, Count.REQUEST_BYTES, missing)
+
+    def _handed_over(
+        self, exchange: Exchange, admission: Admission, receipt: Receipt, following: Admission
+    ) -> None:
+        """Record what is over, ask for what follows, and then settle what is over."""
+        answered = False
+        settlement = self._recorded(exchange, admission, receipt)
+        try:
+            granted = self._driver.drive(core.continued(self._policy, following, admission.rid))
             answered = bool(granted.standings) or not granted.lines
             exchange.resume(granted)
         finally:
             if settlement is not None:
                 settle = self._books.settle_now if answered else self._books.settle
-                settle(over[0], settlement)
-            exchange.is_turning = False
-        missing = declared - exchange.request_bytes
-        if admission.sized and missing > 0 and exchange.to_come < missing:
-            self._gate.top_up(exchange, Count.REQUEST_BYTES, missing)
+                settle(admission, settlement)
 
     def _recorded(self, exchange: Exchange, admission: Admission, receipt: Receipt) -> Settle | None:
         if admission.part == 0 or not receipt.is_empty:
