@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from meter_mw.admission import Answer
+from meter_mw.exchange import Exchange
 from meter_mw.model import Count, Meter
 from meter_mw.periods import Period
 from meter_mw.policy.policy import Failure, KeyEntry, Override
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from meter_mw.exchange import Exchange
     from meter_mw.lasting import Room
     from meter_mw.policy.policy import Limit
     from meter_mw.stores.port import Tally
@@ -433,6 +433,27 @@ def test_a_declared_upload_keeps_its_place(bench: Benches) -> None:
     ended(all_, exchange)
     assert total(all_, "request_bytes") == 90_000
     assert all_.used() == {"ingress": 90_000}
+
+
+def test_what_comes_of_an_upload_while_it_is_turned_over_is_asked_for_once(
+    bench: Benches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more is asked for than was declared: the cap has no room for that."""
+    all_ = bench(ingress(100_000, reserve=1_000))
+    exchange = all_.begin(content_length="90000")
+    known = Exchange.to_come
+
+    def read_on(which: Exchange) -> int:
+        to_come: int = known.fget(which)  # type: ignore[attr-defined]
+        monkeypatch.setattr(Exchange, "to_come", known)
+        which.count(Count.REQUEST_BYTES, 40_000)
+        return to_come
+
+    monkeypatch.setattr(Exchange, "to_come", property(read_on))
+    all_.meter._turner.turn(exchange)
+    assert exchange.request_bytes == 40_000
+    assert all_.used() == {"ingress": 90_000}
+    ended(all_, exchange)
 
 
 def test_what_has_no_upload_holds_none(bench: Benches) -> None:

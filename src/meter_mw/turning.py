@@ -37,7 +37,7 @@ class Turner:
     def turn(self, exchange: Exchange) -> None:
         """Close the part that an exchange is in, and open the next."""
         now_us, admission, to_come = self._store.now_us(), exchange.admission, exchange.to_come
-        declared = exchange.request_bytes + to_come
+        promised = exchange.request_room  # in all, whatever of it comes meanwhile
         following = lasting.next_part(self._policy, admission, new_rid(now_us), now_us, to_come=to_come)
         over = exchange.part(time.monotonic_ns() // 1_000, following)
         if over is None:
@@ -46,8 +46,8 @@ class Turner:
             self._handed_over(exchange, *over, following)
         finally:
             exchange.is_turning = False
-        missing = declared - exchange.request_bytes
-        if admission.sized and missing > 0 and exchange.to_come < missing:
+        missing = promised - exchange.request_bytes
+        if admission.sized and to_come and exchange.to_come < missing:
             self._gate.top_up(exchange, Count.REQUEST_BYTES, missing)
 
     def _handed_over(
