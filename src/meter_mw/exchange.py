@@ -227,7 +227,7 @@ class Exchange:
             self._add(count, units)
 
     def claims(self, *passing: Passing) -> bool:
-        """Count all that is about to pass, or nothing where one of it has no room; say which.
+        """Count all that is about to pass, or nothing where one of it has no room; say whether.
 
         In one step with the keeper's, so that what one part was granted is not spent by the next.
         """

@@ -71,7 +71,8 @@ class Gate:
         return None
 
     def _until(self) -> float:
-        return time.monotonic() + self._policy.deadline_us / 1_000_000
+        """Give until when to wait for a part that is turned over: it asks the store twice."""
+        return time.monotonic() + 2 * self._policy.deadline_us / 1_000_000
 
     def top_up(self, exchange: Exchange, count: Count, units: int) -> None:
         """Have `units` more of a count held, if there are; nothing is said if not."""
