@@ -12,7 +12,7 @@ from meter_mw.closing import amendment, settlement, speaks, threshold_event, tol
 from meter_mw.events import encode
 from meter_mw.model import THRESHOLD_EVENT, UNMATCHED, Count, Meter, RequestId
 from meter_mw.periods import Period
-from meter_mw.policy.policy import ChargeRules, Exemption, Failure, KeyEntry, Limit, Scope
+from meter_mw.policy.terms import ChargeRules, Exemption, Failure, KeyEntry, Limit, Scope
 from meter_mw.quota import Cap, Span
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import (

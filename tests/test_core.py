@@ -16,19 +16,8 @@ from meter_mw.core import admit
 from meter_mw.model import LARGEST_COST, Meter, Receipt
 from meter_mw.periods import Period
 from meter_mw.policy.identity import QueryKey, anonymous_subject
-from meter_mw.policy.policy import (
-    ChargeRules,
-    Exemption,
-    Failure,
-    KeyEntry,
-    Limit,
-    Mode,
-    Override,
-    Plan,
-    Route,
-    Scope,
-    Unknown,
-)
+from meter_mw.policy.policy import Mode, Route, Unknown
+from meter_mw.policy.terms import ChargeRules, Exemption, Failure, KeyEntry, Limit, Override, Plan, Scope
 from meter_mw.quota import AT_REST, Cap, OnDeny, Rate, Slots, Span
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import (

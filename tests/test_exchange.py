@@ -15,7 +15,8 @@ from meter_mw.core import admit
 from meter_mw.exchange import Exchange, UsageError, current, enter
 from meter_mw.lasting import UNBOUNDED, Room
 from meter_mw.model import LARGEST_COST, Count, Meter, MeterError, RequestId
-from meter_mw.policy.policy import NO_ROUTE, Exemption, KeyEntry, Limit, Line
+from meter_mw.policy.policy import NO_ROUTE
+from meter_mw.policy.terms import Exemption, KeyEntry, Limit, Line
 from support.policies import EGRESS, INGRESS, METERS, REQUESTS, TOKENS, cap, policy, rate, request, route
 from support.talks import RID, admission_on
 

@@ -13,7 +13,7 @@ from meter_mw.core import continued
 from meter_mw.lasting import UNBOUNDED, Room, next_part, rooms, top_up
 from meter_mw.model import Count, Meter, RequestId
 from meter_mw.periods import Period
-from meter_mw.policy.policy import Failure, KeyEntry, Limit, OnExhausted, Override
+from meter_mw.policy.terms import Failure, KeyEntry, Limit, OnExhausted, Override
 from meter_mw.quota import Cap, Span
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Admit, Reading, StoreUnavailable, Tally, TopUp, Verdict

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from meter_mw.admission import Admission
     from meter_mw.model import Receipt
-    from meter_mw.policy.policy import Limit
+    from meter_mw.policy.terms import Limit
     from meter_mw.stores.port import Settle
     from meter_mw.talk import Conversation
 

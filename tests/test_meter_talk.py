@@ -12,7 +12,8 @@ import pytest
 from meter_mw.admission import Answer
 from meter_mw.meter import Meter
 from meter_mw.policy.identity import Credential
-from meter_mw.policy.policy import FileSinkRule, KeyEntry, Unknown
+from meter_mw.policy.policy import FileSinkRule, Unknown
+from meter_mw.policy.terms import KeyEntry
 from meter_mw.resolving import ResolverDesk
 from meter_mw.stores.access import Stores
 from meter_mw.stores.memory import MemoryStore

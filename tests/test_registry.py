@@ -17,8 +17,8 @@ import pytest
 
 from meter_mw.periods import Period
 from meter_mw.policy.identity import Credential
-from meter_mw.policy.policy import Exemption, KeyEntry, Override, Plan, Policy
 from meter_mw.policy.problems import PolicyError
+from meter_mw.policy.terms import Exemption, KeyEntry, Override, Plan
 from meter_mw.quota import Cap
 from meter_mw.registry import recall
 from meter_mw.registry.calls import Change, change_call, find_call, found
@@ -38,6 +38,7 @@ from support.servers import on_every_redis
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from meter_mw.policy.policy import Policy
     from support.servers import RedisServer
 
 DAY_US = 86_400_000_000

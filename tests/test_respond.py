@@ -15,7 +15,8 @@ from meter_mw.admission import Admission, Answer, Standing
 from meter_mw.model import LARGEST_COST, RequestId
 from meter_mw.periods import Period
 from meter_mw.policy.identity import BearerKey, HeaderKey, QueryKey
-from meter_mw.policy.policy import Exemption, HeaderRules, KeyEntry, Legacy, Limit, Line
+from meter_mw.policy.policy import HeaderRules, Legacy
+from meter_mw.policy.terms import Exemption, KeyEntry, Limit, Line
 from meter_mw.quota import HORIZON_US, Cap
 from meter_mw.respond import Responder, exposed, problem
 from meter_mw.stores.memory import MemoryStore

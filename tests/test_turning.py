@@ -14,7 +14,7 @@ from meter_mw.admission import Answer
 from meter_mw.exchange import Exchange
 from meter_mw.model import Count, Meter
 from meter_mw.periods import Period
-from meter_mw.policy.policy import Failure, KeyEntry, Override
+from meter_mw.policy.terms import Failure, KeyEntry, Override
 from meter_mw.quota import Cap
 from meter_mw.respond import Responder
 from meter_mw.stores.memory import MemoryStore
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meter_mw.lasting import Room
-    from meter_mw.policy.policy import Limit
+    from meter_mw.policy.terms import Limit
     from meter_mw.stores.port import Tally
     from meter_mw.talk import Conversation
     from meter_mw.testing.stores import Clock

@@ -18,17 +18,8 @@ from meter_mw.asgi import MeterMiddleware as AsgiMeter
 from meter_mw.meter import METER, Meter
 from meter_mw.model import MeterError
 from meter_mw.periods import Period
-from meter_mw.policy.policy import (
-    Exemption,
-    KeyEntry,
-    Limit,
-    Mode,
-    OnExhausted,
-    Override,
-    Plan,
-    Scope,
-    Unknown,
-)
+from meter_mw.policy.policy import Mode, Unknown
+from meter_mw.policy.terms import Exemption, KeyEntry, Limit, OnExhausted, Override, Plan, Scope
 from meter_mw.quota import Cap, Rate
 from meter_mw.reporting import Usage
 from meter_mw.reporting import usage as asked_about

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from meter_mw.model import RequestId
-    from meter_mw.policy.policy import Caller, Line, Route
+    from meter_mw.policy.policy import Caller, Route
+    from meter_mw.policy.terms import Line
     from meter_mw.stores.port import Charge
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from meter_mw.core import reached
 from meter_mw.model import THRESHOLD_EVENT, Count, Receipt, UsageEvent
-from meter_mw.policy.policy import digest_of
+from meter_mw.policy.terms import digest_of
 from meter_mw.quota import AT_REST, Cap, Rate, Span
 from meter_mw.stores.port import REMEMBERED_US, Booking, Reading, Settle
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from meter_mw.admission import Admission, Reached
     from meter_mw.model import RequestId
-    from meter_mw.policy.policy import Caller, Line, Policy
+    from meter_mw.policy.policy import Caller, Policy
+    from meter_mw.policy.terms import Line
     from meter_mw.stores.port import Closed
 
 

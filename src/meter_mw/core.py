@@ -17,14 +17,15 @@ from meter_mw.identifying import NOBODY, identify
 from meter_mw.model import MESSAGES, Count, Request, RequestId
 from meter_mw.periods import calendar
 from meter_mw.policy.paths import OddPath
-from meter_mw.policy.policy import NO_ROUTE, Caller, Exemption, Failure, Line, Mode, Policy, Route, Scope
+from meter_mw.policy.policy import NO_ROUTE, Caller, Mode, Policy, Route
+from meter_mw.policy.terms import Exemption, Failure, Line, Scope
 from meter_mw.quota import Cap, Rate, Slots
 from meter_mw.stores.port import Admit, Charge, Reading, StoreUnavailable, Tally, Verdict
 from meter_mw.talk import FENCE, ROUNDS, Price
 
 if TYPE_CHECKING:
     from meter_mw.periods import Windows
-    from meter_mw.policy.policy import Limit
+    from meter_mw.policy.terms import Limit
     from meter_mw.talk import Conversation
 
 _SLOT_WAIT_US = 1_000_000

@@ -13,7 +13,8 @@ from meter_mw.policy.identity import (
     find_credential,
     pseudonym,
 )
-from meter_mw.policy.policy import KeyEntry, Unknown
+from meter_mw.policy.policy import Unknown
+from meter_mw.policy.terms import KeyEntry
 from meter_mw.talk import KeyEnded, Resolve, ResolverUnavailable
 
 if TYPE_CHECKING:

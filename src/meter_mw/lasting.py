@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 from meter_mw.admission import Admission, Answer
 from meter_mw.core import charges_of, standing, window_of
 from meter_mw.model import LARGEST_COST, MESSAGES, Count, RequestId
-from meter_mw.policy.policy import Failure, OnExhausted, Route
+from meter_mw.policy.terms import Failure, OnExhausted
 from meter_mw.quota import Rate
 from meter_mw.stores.port import StoreUnavailable, Tally, TopUp, Verdict
 from meter_mw.talk import FENCE, ROUNDS
 
 if TYPE_CHECKING:
     from meter_mw.admission import Standing
-    from meter_mw.policy.policy import Line, Policy
+    from meter_mw.policy.policy import Policy, Route
+    from meter_mw.policy.terms import Line
     from meter_mw.stores.port import Charge
     from meter_mw.talk import Conversation
 

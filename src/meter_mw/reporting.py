@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from meter_mw.admission import Admission, Answer, Refused, Standing
 from meter_mw.core import charges_of, standing
 from meter_mw.identifying import identify
-from meter_mw.policy.policy import NO_ROUTE, Exemption, Scope
+from meter_mw.policy.policy import NO_ROUTE
+from meter_mw.policy.terms import Exemption, Scope
 from meter_mw.quota import Cap
 from meter_mw.stores.port import StoreUnavailable, Tally, Verdict
 from meter_mw.talk import Peek
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from datetime import date
 
     from meter_mw.model import Request, RequestId
-    from meter_mw.policy.policy import Caller, Line, Policy
+    from meter_mw.policy.policy import Caller, Policy
+    from meter_mw.policy.terms import Line
     from meter_mw.talk import Conversation
 
 _ROUNDS = 3

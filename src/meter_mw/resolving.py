@@ -20,7 +20,8 @@ from meter_mw.stores.port import StoreUnavailable
 from meter_mw.talk import KeyEnded, ResolverUnavailable
 
 if TYPE_CHECKING:
-    from meter_mw.policy.policy import KeyEntry, Policy
+    from meter_mw.policy.policy import Policy
+    from meter_mw.policy.terms import KeyEntry
     from meter_mw.talk import Resolve
 
 _log = logging.getLogger(__name__)

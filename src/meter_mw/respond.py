@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meter_mw.admission import Admission, Standing
-    from meter_mw.policy.policy import Limit, Policy
+    from meter_mw.policy.policy import Policy
+    from meter_mw.policy.terms import Limit
     from meter_mw.quota import Quota
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]

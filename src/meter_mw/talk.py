@@ -12,7 +12,8 @@ from meter_mw.stores.port import Admit, TopUp
 if TYPE_CHECKING:
     from meter_mw.model import Request
     from meter_mw.policy.identity import Credential
-    from meter_mw.policy.policy import KeyEntry, Route
+    from meter_mw.policy.policy import Route
+    from meter_mw.policy.terms import KeyEntry
     from meter_mw.stores.port import Charge, Tally
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from meter_mw.policy import loader
 from meter_mw.policy.loader import load
-from meter_mw.policy.policy import OnExhausted, Policy, Scope, Unknown
+from meter_mw.policy.policy import Policy, Unknown
 from meter_mw.policy.resolver import KEPT_S, MOST_KEPT, UNKNOWN_KEPT_S
 from meter_mw.policy.sections import (
     charge,
@@ -24,6 +24,7 @@ from meter_mw.policy.sections import (
     routes,
     settings,
 )
+from meter_mw.policy.terms import OnExhausted, Scope
 from meter_mw.quota import OnDeny
 
 if TYPE_CHECKING:

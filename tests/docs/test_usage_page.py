@@ -10,7 +10,7 @@ from pathlib import Path
 
 from meter_mw import usage
 from meter_mw.periods import Period
-from meter_mw.policy.policy import KeyEntry, Override, Plan, Scope
+from meter_mw.policy.terms import KeyEntry, Override, Plan, Scope
 from meter_mw.quota import Cap
 from meter_mw.reporting import Usage
 from meter_mw.reporting import usage as asked_about

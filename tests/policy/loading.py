@@ -12,7 +12,8 @@ from meter_mw.policy.loader import load
 from meter_mw.policy.problems import PolicyError
 
 if TYPE_CHECKING:
-    from meter_mw.policy.policy import Limit, Policy
+    from meter_mw.policy.policy import Policy
+    from meter_mw.policy.terms import Limit
 
 ROOT = Path(__file__).parents[2]
 GOOD = ROOT / "tests" / "policies" / "good"

@@ -10,12 +10,8 @@ from loading import ENVIRON, good, limits_of, of
 from meter_mw.model import IN_FLIGHT
 from meter_mw.periods import Period
 from meter_mw.policy.loader import load
-from meter_mw.policy.policy import (
-    Failure,
-    OnExhausted,
-    Scope,
-)
 from meter_mw.policy.problems import PolicyError
+from meter_mw.policy.terms import Failure, OnExhausted, Scope
 from meter_mw.quota import Cap, Slots
 
 

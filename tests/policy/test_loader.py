@@ -20,19 +20,9 @@ from meter_mw.model import Count, Meter
 from meter_mw.periods import Period
 from meter_mw.policy.identity import BearerKey, Credential, HeaderKey, QueryKey, pseudonym
 from meter_mw.policy.loader import load
-from meter_mw.policy.policy import (
-    ChargeRules,
-    Exemption,
-    Failure,
-    FileSinkRule,
-    HttpSinkRule,
-    Legacy,
-    Mode,
-    Policy,
-    StdoutSinkRule,
-    Unknown,
-)
+from meter_mw.policy.policy import FileSinkRule, HttpSinkRule, Legacy, Mode, Policy, StdoutSinkRule, Unknown
 from meter_mw.policy.problems import PolicyError
+from meter_mw.policy.terms import ChargeRules, Exemption, Failure
 from meter_mw.quota import Cap, Rate
 
 # -- the folders

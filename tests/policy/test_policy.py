@@ -14,20 +14,8 @@ from meter_mw.model import IN_FLIGHT, UNMATCHED, Count, Meter
 from meter_mw.periods import Period
 from meter_mw.policy import policy as policy_module
 from meter_mw.policy.paths import OddPath
-from meter_mw.policy.policy import (
-    NO_ROUTE,
-    Caller,
-    Exemption,
-    Failure,
-    HttpSinkRule,
-    KeyEntry,
-    Limit,
-    Override,
-    Plan,
-    Route,
-    Scope,
-    digest_of,
-)
+from meter_mw.policy.policy import NO_ROUTE, Caller, HttpSinkRule, Route
+from meter_mw.policy.terms import Exemption, Failure, KeyEntry, Limit, Override, Plan, Scope, digest_of
 from meter_mw.quota import Cap, Rate, Slots
 from support.policies import (
     DAY_US,

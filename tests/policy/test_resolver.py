@@ -14,9 +14,9 @@ import pytest
 from meter_mw.periods import Period
 from meter_mw.policy import resolver
 from meter_mw.policy.loader import load
-from meter_mw.policy.policy import Exemption, KeyEntry, Override, Plan
 from meter_mw.policy.problems import PolicyError
 from meter_mw.policy.resolver import KEPT_S, Answers, entry_of
+from meter_mw.policy.terms import Exemption, KeyEntry, Override, Plan
 from meter_mw.quota import Cap, Rate
 from support.policies import DAY_US, cap, policy, rate, route
 

@@ -10,13 +10,8 @@ from loading import ENVIRON, acme, complaints, good, of
 
 from meter_mw.model import Count, Meter
 from meter_mw.periods import Period
-from meter_mw.policy.policy import (
-    ANY_STATUS,
-    ChargeRules,
-    Exemption,
-    Override,
-    Unknown,
-)
+from meter_mw.policy.policy import Unknown
+from meter_mw.policy.terms import ANY_STATUS, ChargeRules, Exemption, Override
 from meter_mw.quota import Cap, OnDeny, Rate, Slots
 
 

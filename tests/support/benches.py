@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from meter_mw.admission import Answer
 from meter_mw.meter import Meter
-from meter_mw.policy.policy import FileSinkRule, OnExhausted
+from meter_mw.policy.policy import FileSinkRule
+from meter_mw.policy.terms import OnExhausted
 from support.policies import EGRESS, cap, policy, request
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from meter_mw.exchange import Exchange
-    from meter_mw.policy.policy import Limit
+    from meter_mw.policy.terms import Limit
 
 
 class Bench:

@@ -13,21 +13,16 @@ from meter_mw.policy.addresses import TrustedProxies
 from meter_mw.policy.identity import BearerKey, Credential, HeaderKey, pseudonym
 from meter_mw.policy.policy import (
     Anonymous,
-    ChargeRules,
     EventRules,
-    Exemption,
-    Failure,
     HeaderRules,
     IdentityRules,
-    KeyEntry,
-    Limit,
     Mode,
-    Plan,
     Policy,
     Route,
     Unknown,
 )
 from meter_mw.policy.templates import Template
+from meter_mw.policy.terms import ChargeRules, Exemption, Failure, KeyEntry, Limit, Plan
 from meter_mw.pricing import price
 from meter_mw.quota import Cap, Rate, Slots
 from meter_mw.stores.port import Admit

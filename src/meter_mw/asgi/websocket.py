@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from meter_mw.asgi.answers import POLICY_VIOLATION, dress
 from meter_mw.asgi.ending import Stopped, abandon, conclude
 from meter_mw.model import Count
-from meter_mw.policy.policy import OnExhausted
+from meter_mw.policy.terms import OnExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

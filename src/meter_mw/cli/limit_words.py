@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meter_mw.model import Count
-from meter_mw.policy.policy import OnExhausted, Scope
+from meter_mw.policy.terms import OnExhausted, Scope
 from meter_mw.policy.units import in_words
 from meter_mw.quota import Cap, Slots
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from meter_mw.model import Meter
-    from meter_mw.policy.policy import Limit
+    from meter_mw.policy.terms import Limit
     from meter_mw.quota import Quota
 
 _SHARED = {

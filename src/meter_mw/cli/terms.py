@@ -9,20 +9,21 @@ from zoneinfo import ZoneInfo
 
 from meter_mw.cli.policies import refuse
 from meter_mw.policy.nodes import nodes_of
-from meter_mw.policy.policy import Exemption
 from meter_mw.policy.problems import quoted
 from meter_mw.policy.reading import Document, Field
 from meter_mw.policy.sections.keys import SUBJECT_EXPECTED, is_subject
 from meter_mw.policy.sections.overrides import limits_met, read_overrides
 from meter_mw.policy.sections.plans import DEFAULT_PLAN, read_plan_name
 from meter_mw.policy.sections.settings import read_date, read_timezone
+from meter_mw.policy.terms import Exemption
 from meter_mw.policy.yaml12 import Scalar
 from meter_mw.registry.office import differs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from meter_mw.policy.policy import KeyEntry, Policy
+    from meter_mw.policy.policy import Policy
+    from meter_mw.policy.terms import KeyEntry
     from meter_mw.registry.office import Entry
     from meter_mw.registry.records import Terms
 

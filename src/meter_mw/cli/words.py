@@ -6,22 +6,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from meter_mw.cli.limit_words import limit_in_words, quota_in_words
-from meter_mw.policy.policy import (
-    ANY_STATUS,
-    ChargeRules,
-    Exemption,
-    FileSinkRule,
-    HttpSinkRule,
-    KeyEntry,
-    Mode,
-    Plan,
-    Policy,
-    Route,
-    SinkRule,
-    Unknown,
-)
+from meter_mw.policy.policy import FileSinkRule, HttpSinkRule, Mode, Policy, Route, SinkRule, Unknown
 from meter_mw.policy.sections.overrides import limits_met
 from meter_mw.policy.sections.settings import DAYS
+from meter_mw.policy.terms import ANY_STATUS, ChargeRules, Exemption, KeyEntry, Plan
 from meter_mw.quota import OnDeny
 
 if TYPE_CHECKING:

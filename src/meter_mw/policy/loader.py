@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from meter_mw.policy.nodes import nodes_of
-from meter_mw.policy.policy import ChargeRules, HeaderRules, IdentityRules, Mode, Policy, Unknown
+from meter_mw.policy.policy import HeaderRules, IdentityRules, Mode, Policy, Unknown
 from meter_mw.policy.problems import PolicyError, Problem, printable
 from meter_mw.policy.reading import Document, Field, Names
 from meter_mw.policy.sections.charge import read_charge
@@ -37,6 +37,7 @@ from meter_mw.policy.sections.settings import (
     read_version,
     read_week_start,
 )
+from meter_mw.policy.terms import ChargeRules
 from meter_mw.policy.yaml12 import LARGEST_BYTES, MOST_PROBLEMS, Entries, Items, Node, Scalar, parse
 
 if TYPE_CHECKING:

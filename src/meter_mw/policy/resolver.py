@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from meter_mw.policy.identity import PSEUDONYMS
 from meter_mw.policy.nodes import nodes_of
-from meter_mw.policy.policy import Exemption, KeyEntry, Override
 from meter_mw.policy.reading import Document, Field
 from meter_mw.policy.sections.keys import SUBJECT_EXPECTED, is_subject
 from meter_mw.policy.sections.overrides import is_override, limits_met, read_overrides
 from meter_mw.policy.sections.settings import is_zone
 from meter_mw.policy.substitution import has_reference
+from meter_mw.policy.terms import Exemption, KeyEntry, Override
 from meter_mw.policy.yaml12 import Entries, Items, Scalar
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from meter_mw.stores.port import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meter_mw.policy.policy import KeyEntry, Policy
+    from meter_mw.policy.policy import Policy
+    from meter_mw.policy.terms import KeyEntry
     from meter_mw.registry.calls import Asker, AsyncAsker
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from meter_mw.policy.policy import KeyEntry
+    from meter_mw.policy.terms import KeyEntry
     from meter_mw.registry.records import Key
 
 BELIEVED_S = 2.0

@@ -18,7 +18,8 @@ from meter_mw.policy.sections.plans import DEFAULT_PLAN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from meter_mw.policy.policy import KeyEntry, Policy
+    from meter_mw.policy.policy import Policy
+    from meter_mw.policy.terms import KeyEntry
 
 PREFIX = "mk_"
 """What a key that is made here begins with, so that one that leaked is recognised."""

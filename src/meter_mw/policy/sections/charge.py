@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from meter_mw.policy.policy import ANY_STATUS, ChargeRules
 from meter_mw.policy.reading import Field, Names
+from meter_mw.policy.terms import ANY_STATUS, ChargeRules
 from meter_mw.policy.yaml12 import Items, Scalar
 from meter_mw.quota import OnDeny
 

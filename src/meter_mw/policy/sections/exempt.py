@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meter_mw.policy.policy import Exemption
+from meter_mw.policy.terms import Exemption
 
 if TYPE_CHECKING:
     from meter_mw.policy.reading import Field

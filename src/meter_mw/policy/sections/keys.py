@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from meter_mw.policy.identity import PSEUDONYMS, Credential, fault_of, pseudonym
-from meter_mw.policy.policy import Exemption, KeyEntry, Resolver, Scope
 from meter_mw.policy.problems import printable, quoted
 from meter_mw.policy.reading import Document, Field, Names
 from meter_mw.policy.sections.callables import read_callable
@@ -17,13 +16,15 @@ from meter_mw.policy.sections.exempt import read_exempt
 from meter_mw.policy.sections.overrides import limits_met, read_overrides
 from meter_mw.policy.sections.plans import DEFAULT_PLAN, read_plan_name
 from meter_mw.policy.sections.settings import is_zone, read_date, read_timezone
+from meter_mw.policy.terms import Exemption, KeyEntry, Scope
 from meter_mw.policy.yaml12 import LARGEST_BYTES, Entries, Items, parse
 from meter_mw.quota import Cap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from meter_mw.policy.policy import Plan, Route
+    from meter_mw.policy.policy import Resolver, Route
+    from meter_mw.policy.terms import Plan
 
 _ENTRY = Names(
     ("key", "subject", "plan", "account", "anchor", "timezone", "exempt", "limits"),

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meter_mw.model import IN_FLIGHT, LARGEST_COST, Count, Meter
-from meter_mw.policy.policy import Limit, Mode, OnExhausted, Scope
+from meter_mw.policy.policy import Mode
 from meter_mw.policy.problems import quoted
 from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.amounts import PASSING, is_sized, read_per_period, read_units
 from meter_mw.policy.sections.caps import CAP_ALONE, read_cap
 from meter_mw.policy.sections.meters import REQUESTS
 from meter_mw.policy.sections.settings import FAILURES, StoreFailure, read_mode
+from meter_mw.policy.terms import Limit, OnExhausted, Scope
 from meter_mw.quota import Cap, Quota, Rate, Slots
 
 if TYPE_CHECKING:

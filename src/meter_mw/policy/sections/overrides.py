@@ -6,19 +6,20 @@ import re
 from datetime import date
 from typing import TYPE_CHECKING
 
-from meter_mw.policy.policy import Limit, Override
 from meter_mw.policy.problems import quoted
 from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.amounts import read_per_period, read_units
 from meter_mw.policy.sections.limits import KINDS, read_rate, read_slots
 from meter_mw.policy.sections.settings import read_date
+from meter_mw.policy.terms import Limit, Override
 from meter_mw.policy.yaml12 import Scalar
 from meter_mw.quota import Cap, Quota, Rate, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from meter_mw.policy.policy import Plan, Route
+    from meter_mw.policy.policy import Route
+    from meter_mw.policy.terms import Plan
 
 _OVERRIDE = Names((*KINDS, "burst", "until"))
 _WORDS: dict[type[Quota], str] = {Rate: "rate", Cap: "cap", Slots: "concurrent"}

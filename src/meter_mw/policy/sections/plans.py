@@ -6,11 +6,12 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meter_mw.policy.policy import Mode, Plan
+from meter_mw.policy.policy import Mode
 from meter_mw.policy.problems import quoted
 from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.limits import LimitRules, Placed, read_limits
 from meter_mw.policy.sections.settings import read_mode, read_timezone
+from meter_mw.policy.terms import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

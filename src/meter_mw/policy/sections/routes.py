@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from meter_mw.model import LARGEST_COST, UNMATCHED, Count
 from meter_mw.policy.matching import Matcher
-from meter_mw.policy.policy import ChargeRules, Exemption, Route
+from meter_mw.policy.policy import Route
 from meter_mw.policy.problems import quoted
 from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.callables import read_callable
@@ -18,6 +18,7 @@ from meter_mw.policy.sections.exempt import read_exempt
 from meter_mw.policy.sections.limits import LimitRules, Placed, largest, read_limits
 from meter_mw.policy.sections.methods import read_methods
 from meter_mw.policy.templates import Template, TemplateError
+from meter_mw.policy.terms import ChargeRules, Exemption
 from meter_mw.policy.yaml12 import Scalar
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
-from meter_mw.policy.policy import Failure, HeaderRules, Legacy, Mode
+from meter_mw.policy.policy import HeaderRules, Legacy, Mode
 from meter_mw.policy.reading import NOT_YET, Field, Names
+from meter_mw.policy.terms import Failure
 from meter_mw.policy.units import NotationError, duration_us
 from meter_mw.policy.yaml12 import Scalar
 
