@@ -1,4 +1,4 @@
-"""The terms that a policy speaks in: limits and who shares them, plans, charges, what a key has of its own."""
+"""The terms that a policy speaks in: limits and who shares them, plans, charges, what is a key's own."""
 
 from __future__ import annotations
 
