@@ -158,9 +158,10 @@ class Cap:
         def share(part: int) -> int:
             return min(LARGEST_COST, part * units // self.units)
 
-        ceiling = None if self.ceiling is None else max(share(self.ceiling), units + share(self.grace))
+        grace = min(share(self.grace), LARGEST_COST - units)
+        ceiling = None if self.ceiling is None else max(share(self.ceiling), units + grace)
         warn = tuple(sorted({max(1, -(-each * units // self.units)) for each in self.warn}))
-        return Cap(units, self.period, share(self.grace), self.bills, ceiling, warn)
+        return Cap(units, self.period, grace, self.bills, ceiling, warn)
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,8 +312,8 @@ def test_pauses_grow_to_a_bound(store: ScriptedStore, monkeypatch: pytest.Monkey
         return 0.0
 
     monkeypatch.setattr(module, "_LONGEST_PAUSE", 1.0)
-    monkeypatch.setattr("meter_mw.stores.settler._jitter.uniform", uniform)
     settler = Settler(store)
+    monkeypatch.setattr(settler._jitter, "uniform", uniform)
     for failures, number in ((8, 0), (1, 1)):
         store.failures = [StoreUnavailable("gone") for _ in range(failures)]
         settler.put(closing(number))

@@ -38,7 +38,6 @@ MOST_WAITING = 200_000
 """Beyond this many the oldest is let go; the journal still has its event."""
 
 _LINGER = 0.005
-_jitter = random.Random()  # noqa: S311 - our own, so that an app that seeds the shared one is left alone
 _LONGEST_PAUSE = 1.0
 
 
@@ -48,6 +47,7 @@ class Settler:
     def __init__(self, store: Store, *, most_waiting: int = MOST_WAITING) -> None:
         self._store = store
         self._most_waiting = most_waiting
+        self._jitter = random.Random()  # noqa: S311 - our own: an app may have seeded the shared one
         self._reset()
         known = weakref.WeakMethod(self._reset)  # a settler that is no longer used is not kept
 
@@ -118,7 +118,7 @@ class Settler:
                 pause = 0.0
             else:
                 pause = min(_LONGEST_PAUSE, max(0.05, pause * 2))
-                time.sleep(_jitter.uniform(0, pause))
+                time.sleep(self._jitter.uniform(0, pause))
 
     def _send(self) -> bool:
         self._sending = min(self._batch, len(self._waiting))
