@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from importlib.resources import files
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import msgspec
 from hiredis import pack_command
@@ -53,7 +53,10 @@ _HOLDER = re.compile(r"[A-Za-z0-9_-]{1,64}(:[a-z][A-Za-z0-9_-]{1,64})?")
 _MINUTE_MS = 60_000
 _HELD, _SHADOW = 1, 2
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder()
+_tallies = msgspec.msgpack.Decoder(list[str | int | list[int]])
+_closings = msgspec.msgpack.Decoder(tuple[str, int, list[tuple[int, int, int, int]] | dict[str, int]])
+"""Lua packs an empty table as a mapping."""
+_T = TypeVar("_T")
 _VERDICTS = {each.value: each for each in Verdict}
 _OUTCOMES = {each.value: each for each in Outcome}
 
@@ -105,7 +108,7 @@ def with_script(call: Call) -> Call:
 
 def tally(reply: object) -> Tally:
     """Read the answer to an admission, a top-up or a look."""
-    match _unpacked(reply):
+    match _unpacked(reply, _tallies):
         case [str(verdict), int(now_us), *readings] if verdict in _VERDICTS:
             return Tally(_VERDICTS[verdict], now_us, tuple(map(_reading, readings)))
     raise GarbledReply(f"expected a verdict, a time and readings, got {reply!r:.200}")
@@ -113,44 +116,33 @@ def tally(reply: object) -> Tally:
 
 def closed(reply: object) -> tuple[Closed, int]:
     """Read the answer to a closing, and the store's time."""
-    match _unpacked(reply):
+    match _unpacked(reply, _closings):
         case [str(word), int(now_us), notes] if word in _OUTCOMES:
-            # An empty table of Lua is packed as a mapping.
             return Closed(
                 _OUTCOMES[word], tuple(map(_note, notes if isinstance(notes, list) else ()))
             ), now_us
     raise GarbledReply(f"expected an outcome, a time and notes, got {reply!r:.200}")
 
 
-def _unpacked(reply: object) -> object:
+def _unpacked(reply: object, decoder: msgspec.msgpack.Decoder[_T]) -> _T | None:
     try:
-        return _decoder.decode(reply) if isinstance(reply, bytes) else reply
+        return decoder.decode(reply) if isinstance(reply, bytes) else None
     except msgspec.DecodeError:
-        return reply
+        return None
 
 
-def _note(found: object) -> Note:
-    match found:
-        case [int(booking), int(overage), int(before), int(after)]:
-            return Note(booking, overage, (before, after))
-    raise GarbledReply(f"expected a note, got {found!r:.200}")
+def _note(found: tuple[int, int, int, int]) -> Note:
+    booking, overage, before, after = found
+    return Note(booking, overage, (before, after))
 
 
 def _reading(found: object) -> Reading:
-    match found:
-        case [int(whole), int(part), int(fits)]:
-            return Reading(Span(whole, part), fits == 1)
-        case [
-            int(start),
-            int(used),
-            int(fits),
-            int(until),
-            int(granted),
-            int(overage),
-            int(before),
-            int(after),
-        ]:
-            return Reading(Span(start, used), fits == 1, until, granted, overage, (before, after))
+    """Read a rate's three numbers, or the eight of another quota; that they are numbers is known."""
+    if isinstance(found, list) and len(found) == 3:
+        return Reading(Span(found[0], found[1]), found[2] == 1)
+    if isinstance(found, list) and len(found) == 8:
+        start, used, fits, until, granted, overage, before, after = found
+        return Reading(Span(start, used), fits == 1, until, granted, overage, (before, after))
     raise GarbledReply(f"expected a reading, got {found!r:.200}")
 
 
