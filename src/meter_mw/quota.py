@@ -151,14 +151,17 @@ class Cap:
         return max(0, self.units - used)
 
     def resized(self, units: int) -> Cap:
-        """Give the same cap with other units, and all that was a share of them in proportion."""
+        """Give the same cap with other units, and all that was a share of them in proportion.
+
+        Raises ValueError where units and grace would be more than any number holds.
+        """
         if self.units == 0:
             return Cap(units, self.period, 0, self.bills, None if self.ceiling is None else units)
 
         def share(part: int) -> int:
             return min(LARGEST_COST, part * units // self.units)
 
-        grace = min(share(self.grace), LARGEST_COST - units)
+        grace = share(self.grace)
         ceiling = None if self.ceiling is None else max(share(self.ceiling), units + grace)
         warn = tuple(sorted({max(1, -(-each * units // self.units)) for each in self.warn}))
         return Cap(units, self.period, grace, self.bills, ceiling, warn)

@@ -26,6 +26,7 @@ import servers
 from meter_mw import current
 from meter_mw.asgi import MeterMiddleware
 from meter_mw.asgi.answers import facts
+from meter_mw.exchange import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -1049,3 +1050,31 @@ def test_an_aborted_stream_gives_back_what_it_held(metered: Metered, serve: Call
     assert (
         int(left.split('"egress";r=')[1].split(";")[0]) == 50_000_000 - aborted["response_bytes"] - 40_000_001
     )
+
+
+def test_the_last_message_leaves_outside_of_the_exchange(metered: Metered) -> None:
+    """A server that begins the next request from within finds none; the app still has its own."""
+    seen: list[object] = []
+
+    def here() -> object:
+        try:
+            return current().subject
+        except UsageError:
+            return None
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+        seen.append(here() is not None)
+
+    app = metered(answering, {"rate": "9/second"})
+
+    async def send(message: Message) -> None:
+        seen.append(here() is not None)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    run(app, app(http_scope(), receive, send))  # type: ignore[arg-type]
+    assert seen == [True, True, False, True]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from meter_mw.admission import Answer
 from meter_mw.asgi.answers import facts, refuse
+from meter_mw.asgi.ending import leaving
 from meter_mw.asgi.http import HttpExchange
 from meter_mw.asgi.websocket import Socket
 from meter_mw.exchange import MARK, enter
@@ -77,6 +78,8 @@ class MeterMiddleware:
         scope[METER] = self.meter
         outer = enter(exchange)
         try:
+            if scope["type"] == "http":
+                send = leaving(send, exchange, outer)
             if admission.answer is Answer.EXEMPT:
                 await self.app(scope, receive, send)
             elif scope["type"] == "http":
