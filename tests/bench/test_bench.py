@@ -80,3 +80,20 @@ def test_a_document_without_a_mark_is_refused() -> None:
     """Nothing is put where nobody asked for it."""
     with pytest.raises(ValueError, match="no line <!-- bench -->"):
         replaced("a\n", "| new |")
+
+
+@pytest.mark.timeout(120)
+def test_quick_run_says_what_features_cost(tmp_path: Path) -> None:
+    """A line for each, beside what Redis was asked for; only large bodies ask more than twice."""
+    document = tmp_path / "costs.md"
+    document.write_text("<!-- bench -->\n")
+    command = [sys.executable, "-m", "bench", "features", "--quick", "--update", str(document)]
+    run = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert run.returncode == 0, run.stderr
+    (table,) = tables_in(document.read_text())
+    calls = {row[0]: float(row[3]) for row in table[2:]}
+    assert len(calls) == 15
+    assert {name for name, count in calls.items() if count > 2.5} == {
+        "4 MiB streamed, a cap on its bytes",
+        "4 MiB streamed, a cap that cuts",
+    }
