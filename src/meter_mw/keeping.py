@@ -8,11 +8,12 @@ Rule 2: the thread of the keeper asks the store; neither an event loop nor a han
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING
+
+from meter_mw import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,17 +32,10 @@ class Keeper:
     def __init__(self, checkpoint_us: int, turn: Callable[[Exchange], None]) -> None:
         self._checkpoint_us = checkpoint_us
         self._turn = weakref.WeakMethod(turn)
-        self._reset()
-        known = weakref.WeakMethod(self._reset)  # a keeper that is no longer used is not kept
+        self.forget()
+        forks.register(self)
 
-        def reset() -> None:
-            alive = known()
-            if alive is not None:
-                alive()
-
-        os.register_at_fork(after_in_child=reset)
-
-    def _reset(self) -> None:
+    def forget(self) -> None:
         """Begin with nothing, as a forked child does."""
         self._exchanges: set[Exchange] = set()
         self._stopping = threading.Event()

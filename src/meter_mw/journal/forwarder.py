@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from meter_mw.journal import forks
+from meter_mw import forks
 from meter_mw.journal.courier import Courier
 from meter_mw.journal.holdings import Holdings
 

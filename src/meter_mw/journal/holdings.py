@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meter_mw.journal import forks
+from meter_mw import forks
 from meter_mw.journal.estates import Estate, estate_paths
 from meter_mw.journal.segments import Position
 

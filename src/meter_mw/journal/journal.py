@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meter_mw.journal import forks
+from meter_mw import forks
 from meter_mw.journal.estates import SPARE, Estate, estate_paths, is_held, owner_of
 from meter_mw.journal.pulse import Pulse
 from meter_mw.journal.segments import (

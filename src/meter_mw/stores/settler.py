@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
 import threading
 import time
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
+from meter_mw import forks
 from meter_mw.stores.outage import Outage
 from meter_mw.stores.port import StoreUnavailable
 
@@ -48,17 +47,10 @@ class Settler:
         self._store = store
         self._most_waiting = most_waiting
         self._jitter = random.Random()  # noqa: S311 - our own: an app may have seeded the shared one
-        self._reset()
-        known = weakref.WeakMethod(self._reset)  # a settler that is no longer used is not kept
+        self.forget()
+        forks.register(self)
 
-        def reset() -> None:
-            alive = known()
-            if alive is not None:
-                alive()
-
-        os.register_at_fork(after_in_child=reset)
-
-    def _reset(self) -> None:
+    def forget(self) -> None:
         """Begin with nothing, as a forked child does."""
         self._waiting: deque[tuple[Closing, Booked | None]] = deque()
         self._wake = threading.Event()
