@@ -139,11 +139,29 @@ class Meter:
             self._keeper.add(exchange)
         return exchange
 
+    def conclude(self, exchange: Exchange) -> None:
+        """Close the count before the last byte leaves: the event is written, and slots are free."""
+        settlement = self.finish(exchange)
+        if settlement is not None:
+            self.release(exchange, settlement)
+
+    async def aconclude(self, exchange: Exchange) -> None:
+        """Close the count without holding up the event loop; see `conclude`."""
+        settlement = self.finish(exchange)
+        if settlement is not None:
+            await self.arelease(exchange, settlement)
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Close the count where nobody waits any more."""
+        settlement = self.finish(exchange)
+        if settlement is not None:
+            self.release_later(exchange, settlement)
+
     def finish(self, exchange: Exchange) -> Settle | None:
         """Close the count, once: the event goes to the journal, the truth to the store.
 
-        Where slots are given back, which the client's next request may want, the settlement is left for the
-        edge to `release` before the last byte leaves; else it is on its way.
+        Where slots are given back, which the client's next request may want, the settlement is left to be
+        released before the last byte leaves; else it is on its way.
         """
         receipt = exchange.end(_monotonic_us())
         if receipt is None:

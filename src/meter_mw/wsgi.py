@@ -219,15 +219,7 @@ class _Response:
 
     def finish(self) -> None:
         """Close the count, with slots given back before the last byte leaves."""
-        settlement = self._meter.finish(self._exchange)
-        if settlement is not None:
-            self._meter.release(self._exchange, settlement)
-
-    def abandon(self) -> None:
-        """Close the count where nobody waits for more."""
-        settlement = self._meter.finish(self._exchange)
-        if settlement is not None:
-            self._meter.release_later(self._exchange, settlement)
+        self._meter.conclude(self._exchange)
 
     def end(self, how: BaseException) -> None:
         """Close the count at the end of the app's iterable, or where it failed."""
@@ -243,7 +235,7 @@ class _Response:
         enter(self._exchange)
 
     def leave(self) -> None:
-        self.abandon()
+        self._meter.abandon(self._exchange)
         enter(self._outer)
 
 

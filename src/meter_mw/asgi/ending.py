@@ -1,4 +1,4 @@
-"""How exchanges end: what stops an app, closing the count before the last byte, leaving the context."""
+"""How exchanges end: what stops an app, and leaving the context before the last message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from starlette.types import Message, Send
 
     from meter_mw.exchange import Exchange
-    from meter_mw.meter import Meter
 
 
 class Stopped(OSError):
@@ -35,17 +34,3 @@ def leaving(send: Send, exchange: Exchange, outer: Exchange | None) -> Send:
             enter(exchange)
 
     return hand_on
-
-
-async def conclude(meter: Meter, exchange: Exchange) -> None:
-    """Close the count before the last of it leaves: the event is written, and slots are free."""
-    settlement = meter.finish(exchange)
-    if settlement is not None:
-        await meter.arelease(exchange, settlement)
-
-
-def abandon(meter: Meter, exchange: Exchange) -> None:
-    """Close the count where nobody waits any more."""
-    settlement = meter.finish(exchange)
-    if settlement is not None:
-        meter.release_later(exchange, settlement)

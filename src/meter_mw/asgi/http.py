@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 
 from meter_mw.asgi.answers import answer, dress, is_http1
 from meter_mw.asgi.bodies import BODIES, first_of, size_of
-from meter_mw.asgi.ending import Stopped, abandon, conclude
+from meter_mw.asgi.ending import Stopped
 from meter_mw.asgi.inbox import Inbox
 from meter_mw.model import Count
 
@@ -76,7 +76,7 @@ class HttpExchange:
         """Close the count; without a response, the status is what servers answer to a client that stayed."""
         exchange = self._exchange
         exchange.status = exchange.status or (0 if self._inbox.gone else unanswered)
-        abandon(self._meter, exchange)
+        self._meter.abandon(exchange)
 
     async def receive(self) -> Message:
         """Give the app its next message, if that fits."""
@@ -111,7 +111,7 @@ class HttpExchange:
         if self._has_rest and is_http1(self._scope):
             fields = (*fields, ("Connection", "close"))
         exchange.status = refusal.status
-        await conclude(self._meter, exchange)
+        await self._meter.aconclude(exchange)
         await answer(refusal.status, fields, body, self._scope, self._send)
 
     async def send(self, message: Message) -> None:
@@ -140,7 +140,7 @@ class HttpExchange:
         exchange.begin(message["status"], headers.get("content-length"))
         dress(self._meter, exchange, headers, self._scope)
         if exchange.completes():
-            await conclude(self._meter, exchange)
+            await self._meter.aconclude(exchange)
         return {**message, "headers": headers.raw}
 
     async def _pass(self, message: Message) -> None:
@@ -153,7 +153,7 @@ class HttpExchange:
                 await self._cut(room, message, counted)
                 raise Stopped("a limit has ended this response")
         if exchange.completes() or not message.get("more_body", False):
-            await conclude(self._meter, exchange)
+            await self._meter.aconclude(exchange)
         else:
             self._unheard += size
             self._inbox.watch()
@@ -173,7 +173,7 @@ class HttpExchange:
         """Let nothing more pass of a response that has begun."""
         self._is_cut = True
         self._exchange.stopped(room.denied_by)
-        await conclude(self._meter, self._exchange)
+        await self._meter.aconclude(self._exchange)
 
 
 def _gone() -> Message:

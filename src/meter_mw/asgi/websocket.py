@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import MutableHeaders
 
 from meter_mw.asgi.answers import POLICY_VIOLATION, dress
-from meter_mw.asgi.ending import Stopped, abandon, conclude
+from meter_mw.asgi.ending import Stopped
 from meter_mw.model import Count
 from meter_mw.policy.terms import OnExhausted
 
@@ -69,7 +69,7 @@ class Socket:
     def _end(self, unanswered: int) -> None:
         """Close the count; without a handshake, the status is what servers answer to a client that stayed."""
         self._exchange.status = self._exchange.status or (0 if self._is_gone else unanswered)
-        abandon(self._meter, self._exchange)
+        self._meter.abandon(self._exchange)
 
     async def receive(self) -> Message:
         """Give the app its next message, if that fits and nothing is to be closed first."""
@@ -99,7 +99,7 @@ class Socket:
         if message["type"] == "websocket.disconnect":
             self._is_gone = True
             if self._exchange.status:
-                await conclude(self._meter, self._exchange)
+                await self._meter.aconclude(self._exchange)
         return message
 
     async def send(self, message: Message) -> None:
@@ -117,13 +117,13 @@ class Socket:
             case "websocket.close":
                 self._closing = None
                 self._exchange.status = self._exchange.status or _FORBIDDEN
-                await conclude(self._meter, self._exchange)
+                await self._meter.aconclude(self._exchange)
             case "websocket.http.response.start":
                 message = self._begun(message, message["status"])
             case "websocket.http.response.body":
                 self._exchange.response_bytes += len(message.get("body", b""))
                 if not message.get("more_body", False):
-                    await conclude(self._meter, self._exchange)
+                    await self._meter.aconclude(self._exchange)
         await self._send(message)
 
     def _begun(self, message: Message, status: int) -> Message:
@@ -164,7 +164,7 @@ class Socket:
         if self._closing is None or self._is_closed or self._is_gone:
             return
         self._is_closed = True
-        await conclude(self._meter, self._exchange)
+        await self._meter.aconclude(self._exchange)
         with suppress(OSError):
             await self._send(self._closing)
 

@@ -16,7 +16,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.utils.module_loading import import_string
 
 from meter_mw.admission import Answer
-from meter_mw.django.streams import abandon, closing, counted, streamed
+from meter_mw.django.streams import closing, counted, streamed
 from meter_mw.environ import CountedInput, facts
 from meter_mw.exchange import MARK, enter
 from meter_mw.meter import METER, Meter
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from meter_mw.lasting import Room
     from meter_mw.model import Request
     from meter_mw.respond import Body, Fields
-    from meter_mw.stores.port import Settle
 
 _EXPOSING = "Access-Control-Expose-Headers"
 
@@ -87,9 +86,9 @@ class MeterMiddleware:
             response = self._begun(request, response, exchange)
             size = _download(response, exchange)
             fits = self.meter.gate.lets(exchange, (Count.RESPONSE_BYTES, size)) is None
-            response, settlement = self._pass(request, response, exchange, fits=fits)
-            if settlement is not None:
-                self.meter.release(exchange, settlement)
+            response, is_over = self._pass(request, response, exchange, fits=fits)
+            if is_over:
+                self.meter.conclude(exchange)
         return response
 
     async def _asynchronously(self, request: HttpRequest) -> HttpResponseBase:
@@ -106,9 +105,9 @@ class MeterMiddleware:
             response = self._begun(request, response, exchange)
             size = _download(response, exchange)
             fits = await self.meter.gate.alets(exchange, (Count.RESPONSE_BYTES, size)) is None
-            response, settlement = self._pass(request, response, exchange, fits=fits)
-            if settlement is not None:
-                await self.meter.arelease(exchange, settlement)
+            response, is_over = self._pass(request, response, exchange, fits=fits)
+            if is_over:
+                await self.meter.aconclude(exchange)
         return response
 
     def _refused(self, request: HttpRequest, admission: Admission) -> HttpResponse:
@@ -130,7 +129,7 @@ class MeterMiddleware:
         try:
             yield exchange
         except BaseException:
-            abandon(self.meter, exchange)
+            self.meter.abandon(exchange)
             raise
         finally:
             enter(outer)
@@ -157,17 +156,17 @@ class MeterMiddleware:
 
     def _pass(
         self, request: HttpRequest, response: HttpResponseBase, exchange: Exchange, *, fits: bool
-    ) -> tuple[HttpResponseBase, Settle | None]:
-        """Count a response that is there as a whole, and have any other counted as it passes."""
+    ) -> tuple[HttpResponseBase, bool]:
+        """Have a response counted as it passes; say whether it is there as a whole, and its count is over."""
         if exchange.admission.answer is Answer.EXEMPT:
-            return response, None
+            return response, False
         if exchange.refusal is None:
             if isinstance(response, HttpResponse) and not fits:
                 response = streamed(response)
             if isinstance(response, StreamingHttpResponse) and not exchange.completes():
                 response.streaming_content = counted(request, response, exchange, self.meter)
-                return response, None
-        return response, self.meter.finish(exchange)
+                return response, False
+        return response, True
 
 
 def _facts(request: HttpRequest) -> Request:

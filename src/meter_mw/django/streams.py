@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from meter_mw.exchange import Exchange
     from meter_mw.lasting import Room
     from meter_mw.meter import Meter
-    from meter_mw.stores.port import Settle
 
 _R = TypeVar("_R", bound="HttpResponseBase")
 
@@ -40,13 +39,6 @@ def closing(response: _R, replaced: HttpResponseBase) -> _R:
     """Have a response close what another one would have closed, in whose place it is sent."""
     setattr(response, _CLOSERS, getattr(replaced, _CLOSERS))
     return response
-
-
-def abandon(meter: Meter, exchange: Exchange) -> None:
-    """Close the count where nobody waits for more."""
-    settlement = meter.finish(exchange)
-    if settlement is not None:
-        meter.release_later(exchange, settlement)
 
 
 def counted(
@@ -82,11 +74,12 @@ class _Counting:
         self._is_cut = True
         return cut(self._exchange, chunk, room)
 
-    def _passed(self) -> Settle | None:
-        return self._meter.finish(self._exchange) if self._is_cut or self._exchange.completes() else None
+    @property
+    def _is_over(self) -> bool:
+        return self._is_cut or self._exchange.completes()
 
     def close(self) -> None:
-        abandon(self._meter, self._exchange)
+        self._meter.abandon(self._exchange)
         enter(None)
 
 
@@ -111,17 +104,14 @@ class _Stream(_Counting):
             room = self._meter.gate.lets(self._exchange, (Count.RESPONSE_BYTES, size))
             if room is not None:
                 chunk = self._cut(chunk, room)
-            self._release(self._passed())
+            if self._is_over:
+                self._meter.conclude(self._exchange)
         except BaseException as end:
             if isinstance(end, StopIteration):
-                self._release(self._meter.finish(self._exchange))
+                self._meter.conclude(self._exchange)
             self.close()
             raise
         return chunk
-
-    def _release(self, settlement: Settle | None) -> None:
-        if settlement is not None:
-            self._meter.release(self._exchange, settlement)
 
 
 class _AsyncStream(_Counting):
@@ -151,14 +141,11 @@ class _AsyncStream(_Counting):
             room = await self._meter.gate.alets(self._exchange, (Count.RESPONSE_BYTES, size))
             if room is not None:
                 chunk = self._cut(chunk, room)
-            await self._release(self._passed())
+            if self._is_over:
+                await self._meter.aconclude(self._exchange)
         except BaseException as end:
             if isinstance(end, StopAsyncIteration):
-                await self._release(self._meter.finish(self._exchange))
+                await self._meter.aconclude(self._exchange)
             self.close()
             raise
         return chunk
-
-    async def _release(self, settlement: Settle | None) -> None:
-        if settlement is not None:
-            await self._meter.arelease(self._exchange, settlement)
