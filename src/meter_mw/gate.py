@@ -11,6 +11,8 @@ from meter_mw import lasting
 from meter_mw.model import Count
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from meter_mw.driving import Driver
     from meter_mw.exchange import Exchange, Passing
     from meter_mw.lasting import Room
@@ -36,35 +38,53 @@ class Gate:
 
         See `lasting.top_up` for `refuses`.
         """
-        until = self._until()
-        while not exchange.claims(*passing) and not exchange.ended:
-            full = []
-            for count, units in exchange.lacking(*passing):
-                total = exchange.passed(count) + units  # before anyone is asked: others may pass meanwhile
-                asked_in = _turn_of(exchange)
-                room = self._top_up(exchange, count, units, refuses=refuses)
-                while _is_early(room, exchange, asked_in, until):  # for what the part before gives back
+        if exchange.claims(*passing):
+            return None
+        letting, room = self._letting(exchange, passing), None
+        try:
+            while True:
+                step = letting.send(room)
+                if step is None:
                     time.sleep(_NAP_S)
-                    asked_in = _turn_of(exchange)
-                    room = self._top_up(exchange, count, units, refuses=refuses)
-                full += [room] if _is_full(room, total) else []
-            if full:
-                return _joined(full)
-        return None
+                else:
+                    room = self._top_up(exchange, *step, refuses=refuses)
+        except StopIteration as end:
+            result: Room | None = end.value
+            return result
 
     async def alets(self, exchange: Exchange, *passing: Passing, refuses: bool = False) -> Room | None:
         """Count what is about to pass without holding up the event loop; see `lets`."""
+        if exchange.claims(*passing):
+            return None
+        letting, room = self._letting(exchange, passing), None
+        try:
+            while True:
+                step = letting.send(room)
+                if step is None:
+                    await asyncio.sleep(_NAP_S)
+                else:
+                    room = await self._atop_up(exchange, *step, refuses=refuses)
+        except StopIteration as end:
+            result: Room | None = end.value
+            return result
+
+    def _letting(
+        self, exchange: Exchange, passing: tuple[Passing, ...]
+    ) -> Generator[Passing | None, Room | None, Room | None]:
+        """Claim what is about to pass: yields what has no room and is sent the room, or None for a nap."""
         until = self._until()
         while not exchange.claims(*passing) and not exchange.ended:
             full = []
-            for count, units in exchange.lacking(*passing):
-                total = exchange.passed(count) + units  # before anyone is asked: others may pass meanwhile
+            for each in exchange.lacking(*passing):
+                total = (
+                    exchange.passed(each[0]) + each[1]
+                )  # before anyone is asked: others may pass meanwhile
                 asked_in = _turn_of(exchange)
-                room = await self._atop_up(exchange, count, units, refuses=refuses)
-                while _is_early(room, exchange, asked_in, until):
-                    await asyncio.sleep(_NAP_S)
+                room = _answered((yield each))
+                while _is_early(room, exchange, asked_in, until):  # for what the part before gives back
+                    yield None
                     asked_in = _turn_of(exchange)
-                    room = await self._atop_up(exchange, count, units, refuses=refuses)
+                    room = _answered((yield each))
                 full += [room] if _is_full(room, total) else []
             if full:
                 return _joined(full)
@@ -114,6 +134,12 @@ class Gate:
             refuses=refuses,
         )
         return admission.rid, talk
+
+
+def _answered(room: Room | None) -> Room:
+    if room is None:
+        raise ValueError("who asks for room is sent it")
+    return room
 
 
 def _is_full(room: Room, total: int) -> bool:
