@@ -6,10 +6,11 @@ from meter_mw.journal.forwarder import Forwarder
 from meter_mw.journal.frames import MAX_PAYLOAD, Flaw
 from meter_mw.journal.journal import Journal
 from meter_mw.journal.parked import Parked, parked_path, read_parked
-from meter_mw.journal.reading import Damage, Entry, read_journal
-from meter_mw.journal.segments import JournalError
+from meter_mw.journal.reading import Damage, Entry, read_closings, read_journal
+from meter_mw.journal.segments import HELD, JournalError, Position
 
 __all__ = [
+    "HELD",
     "MAX_PAYLOAD",
     "Damage",
     "Entry",
@@ -18,7 +19,9 @@ __all__ = [
     "Journal",
     "JournalError",
     "Parked",
+    "Position",
     "parked_path",
+    "read_closings",
     "read_journal",
     "read_parked",
 ]

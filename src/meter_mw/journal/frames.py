@@ -29,7 +29,7 @@ _PREFIX = struct.Struct("<4sI")
 _HEAD = struct.Struct("<4sII16s")
 _WINDOW = 1 << 16
 
-# 0xF5 and 0xFF occur in no UTF-8 text (RFC 3629, section 1), so a payload never holds a magic.
+# 0xF5 and 0xFF occur in no UTF-8 text (RFC 3629, section 1), so an event never holds a magic.
 _MAGIC_START = b"\xf5M"
 
 
@@ -38,6 +38,10 @@ class Kind(Enum):
 
     SEGMENT = b"\xf5MS\xff"
     EVENT = b"\xf5ME\xff"
+    CLOSING = b"\xf5MC\xff"
+    """What became of a request, for the store: read back when the store has lost it."""
+    SEAL = b"\xf5MF\xff"
+    """The footer of a finished segment. The next segment follows from the frame before it."""
 
 
 _KINDS = {kind.value: kind for kind in Kind}

@@ -17,14 +17,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meter_mw import forks
+from meter_mw.journal.durable import Durable
 from meter_mw.journal.estates import SPARE, Estate, estate_paths, is_held, owner_of
 from meter_mw.journal.pulse import Pulse
 from meter_mw.journal.segments import (
     JournalError,
     Position,
     Segment,
-    check_payload,
+    check_size,
     first_header,
+    frames_size,
     preallocate,
     segment_size,
 )
@@ -41,13 +43,21 @@ class Journal:
 
     Nothing is opened before the first append. `source` is the CloudEvents source of the events;
     only a journal of the same source adopts what this one leaves. `sync_interval` is in seconds.
+    `seal` gives the footer of a segment that is finished, in the journal's thread; empty for none.
     """
 
     def __init__(
-        self, directory: Path, source: str, *, segment_bytes: int = 8 << 20, sync_interval: float = 0.02
+        self,
+        directory: Path,
+        source: str,
+        *,
+        segment_bytes: int = 8 << 20,
+        sync_interval: float = 0.02,
+        seal: Callable[[Segment], bytes] | None = None,
     ) -> None:
         self.directory = directory
         self.source = source
+        self._seal = seal
         self._segment_bytes = segment_bytes
         self._sync_interval = sync_interval
         self._listeners: list[Callable[[], None]] = []
@@ -58,6 +68,8 @@ class Journal:
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._pulse = self._new_pulse()
+        self._durable = Durable()
+        self._sequence = 0
         self._reset_files()
 
     def _reset_files(self) -> None:
@@ -71,37 +83,80 @@ class Journal:
     def __repr__(self) -> str:
         return f"Journal({str(self.directory)!r}, {self.source!r})"
 
-    def append(self, payload: bytes) -> None:
-        """Keep one event, the UTF-8 JSON of a CloudEvents object of at most 1 MiB.
+    def append(self, payload: bytes, closing: bytes = b"") -> Position:
+        """Keep one event, the UTF-8 JSON of a CloudEvents object, and its closing; return where they end.
 
+        Each takes at most 1 MiB. The two are kept by one write: there is never one without the other.
         Thread-safe, and quick enough for the request path. Raises `JournalError` when the disk
         does not take it; the next call tries anew.
         """
-        check_payload(payload)
+        check_size("an event", payload)
+        if closing:
+            check_size("a closing", closing)
+        return self._append(payload, closing)
+
+    def note(self, closing: bytes) -> Position:
+        """Keep a closing alone, where there is no event; return where it ends. Else like `append`."""
+        check_size("a closing", closing)
+        return self._append(b"", closing)
+
+    def _append(self, payload: bytes, closing: bytes) -> Position:
         with self._lock:
             segment = self._segment
-            if segment is None or not segment.fits(payload):
-                segment = self._next_segment(payload)
-            segment.append(payload)
+            if segment is None or not segment.fits(payload, closing):
+                segment = self._next_segment(frames_size(payload, closing))
+            segment.append(payload, closing)
             self._pulse.nudge()
+            return segment.end
+
+    def wait(self, position: Position, timeout: float) -> bool:
+        """Have all up to the position on the disk; return whether it is within `timeout` seconds.
+
+        The position is one that this process was given by `append` or `note`. Those who wait at the
+        same time share one sync.
+        """
+        known: list[bool] = []
+        told = threading.Lock()
+        told.acquire()
+
+        def tell(durable: bool) -> None:  # noqa: FBT001 - the answer itself
+            known.append(durable)
+            told.release()
+
+        self.when_synced(position, tell)
+        return told.acquire(timeout=max(0.0, timeout)) and known[0]
+
+    def when_synced(self, position: Position, tell: Callable[[bool], None]) -> None:
+        """Have `tell` called with whether all up to the position is on the disk; see `wait`.
+
+        The journal's thread calls it, or this one where the answer is known.
+        """
+        if not self._durable.when(position, tell) and not self._pulse.hurry():
+            with contextlib.suppress(JournalError):
+                self.sync()
 
     def sync(self) -> None:
         """Have all that was appended on the disk; raises `JournalError`."""
         with self._syncing:
             with self._lock:
                 segment, retired = self._segment, self._retired
+                end = self._tail()
                 estate = self._estate if self._nameless else None
                 self._retired, self._nameless = [], False
-            errors = _attempt_each(*(old.finish for old in retired))
+            errors = _attempt_each(*(self._finishing(old) for old in retired))
             if segment is not None:
                 errors += _attempt_each(lambda: os.fdatasync(segment.fd))
             if estate is not None:
                 errors += _attempt_each(estate.sync)
-            self._replace_deleted(segment)
-            if errors:
-                # Linux forgets the pages that it failed to write: what follows goes elsewhere.
-                if segment is not None:
+            if segment is not None and end is not None:
+                if errors:
+                    # Linux forgets the pages that it failed to write: what follows goes elsewhere.
                     segment.broken = True
+                if errors or self._replace_deleted(segment):
+                    self._durable.failed(end)
+                else:
+                    self._durable.reached(end, held=False)
+            if errors:
                 raise JournalError(f"{self.directory}: {errors[0].strerror}") from errors[0]
 
     def close(self, timeout: float = 1.0) -> None:
@@ -117,11 +172,18 @@ class Journal:
         with self._syncing, self._lock:
             segments = self._retired if self._segment is None else [*self._retired, self._segment]
             estate, spare, tail = self._estate, self._spare, self._tail()
+            nameless = self._nameless
             settled = estate is not None and tail is not None and self._settled == (estate, tail)
             self._reset_files()
         if spare is not None:
             os.close(spare)
-        errors = _attempt_each(*(segment.finish for segment in segments))
+        errors = _attempt_each(*(self._finishing(segment) for segment in segments))
+        if estate is not None and nameless:
+            errors += _attempt_each(estate.sync)
+        if tail is not None and errors:
+            self._durable.failed(tail)
+        elif tail is not None:
+            self._durable.reached(tail, held=False)
         if estate is not None:
             with contextlib.suppress(OSError):
                 if settled:
@@ -171,31 +233,35 @@ class Journal:
         return Pulse(self._beat, self._sync_interval)
 
     def _tail(self) -> Position | None:
-        return Position(self._segment.header.sequence, self._segment.offset) if self._segment else None
+        return self._segment.end if self._segment else None
 
-    def _next_segment(self, payload: bytes) -> Segment:
+    def _finishing(self, segment: Segment) -> Callable[[], None]:
+        seal = self._seal
+        return lambda: segment.finish(seal(segment) if seal else b"")
+
+    def _next_segment(self, frames: int) -> Segment:
         try:
             if self._estate is None:
                 with forks.GATE:
                     self._estate = Estate.create(self.directory, time.time_ns() // 1000)
-            segment = self._open_segment(self._estate, payload)
+            segment = self._open_segment(self._estate, frames)
         except OSError as error:
             raise JournalError(f"{self.directory}: no new segment: {error.strerror}") from error
         if self._segment is not None:
             self._retired.append(self._segment)
         self._segment = segment
+        self._sequence = segment.header.sequence
         self._nameless = True
         return segment
 
-    def _open_segment(self, estate: Estate, payload: bytes) -> Segment:
-        before = self._segment
+    def _open_segment(self, estate: Estate, frames: int) -> Segment:
+        before, sequence = self._segment, self._sequence + 1
         if before is None:
-            header = first_header(self.source, time.time_ns() // 1000)
+            header = first_header(self.source, time.time_ns() // 1000, sequence)
         else:
-            sequence = before.header.sequence + 1
             header = replace(before.header, sequence=sequence, previous=before.chain.hex())
         path = estate.segment_path(header.sequence)
-        size = segment_size(self._segment_bytes, payload, header)
+        size = segment_size(self._segment_bytes, frames, header)
         if self._spare is not None and size == self._segment_bytes:
             (estate.path / SPARE).rename(path)
             fd, self._spare = self._spare, None
@@ -217,10 +283,10 @@ class Journal:
         for listener in self._listeners:
             listener()
 
-    def _replace_deleted(self, segment: Segment | None) -> None:
+    def _replace_deleted(self, segment: Segment) -> bool:
         """Have the next append begin anew where someone deleted the files that are being written."""
-        if segment is None or os.fstat(segment.fd).st_nlink:
-            return
+        if os.fstat(segment.fd).st_nlink:
+            return False
         _log.error("%r: the journal was deleted while in use, with what it held", self)
         with self._lock:
             if self._segment is segment and self._estate is not None:
@@ -229,6 +295,7 @@ class Journal:
                 if self._spare is not None:
                     os.close(self._spare)
                 self._segment = self._estate = self._spare = None
+        return True
 
     def _prepare_spare(self) -> None:
         with self._lock:

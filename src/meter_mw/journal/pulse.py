@@ -23,7 +23,8 @@ class Pulse:
         self._beat = beat
         self._interval = interval
         self._wake = threading.Event()
-        self._stop = threading.Event()
+        self._due = threading.Event()
+        self._stopped = False
         self._thread: threading.Thread | None = None
 
     def nudge(self) -> None:
@@ -33,9 +34,16 @@ class Pulse:
             if self._thread is None:
                 self._start()
 
+    def hurry(self) -> bool:
+        """Have `beat` called at once, or after the one under way; say whether there is a thread for it."""
+        self._due.set()
+        self.nudge()
+        return self._thread is not None
+
     def close(self, timeout: float) -> bool:
         """Stop, and return whether the thread has ended in time."""
-        self._stop.set()
+        self._stopped = True
+        self._due.set()
         self._wake.set()
         thread = self._thread
         if thread is None or thread is threading.current_thread():
@@ -57,10 +65,11 @@ class Pulse:
     def _run(self) -> None:
         while True:
             self._wake.wait()
-            self._stop.wait(self._interval)
-            # Cleared before the look at `stop`: the other way round could clear the wake-up of `close`.
+            self._due.wait(self._interval)
+            # Cleared before the look at the flag: the other way round could clear the wake-up of `close`.
             self._wake.clear()
-            if self._stop.is_set():
+            self._due.clear()
+            if self._stopped:
                 return
             try:
                 self._beat()

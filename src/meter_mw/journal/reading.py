@@ -1,4 +1,4 @@
-"""Reading events back: a run of them for the forwarder, all of them for tools."""
+"""Reading back: a run of events for the forwarder, the closings for the store, all events for tools."""
 
 from __future__ import annotations
 
@@ -96,6 +96,22 @@ def read_run(estate: Path, start: Position, stop: Position | None, *, count: int
     return Run(tuple(entries), tuple(damages), at)
 
 
+def read_closings(estate: Path, start: Position | None = None) -> Iterator[tuple[Position, bytes]]:
+    """Read the intact closings of an estate from a position on, each with the place where it ends.
+
+    That is the position that `Journal.append` returned, and where a later reading goes on.
+    What is damaged is passed over. Raises `OSError` for a segment that cannot be read now.
+    """
+    begin = start or Position(0, 0)
+    for sequence in segment_numbers(estate):
+        if sequence < begin.sequence:
+            continue
+        offset = begin.offset if sequence == begin.sequence else 0
+        for found in _scan_segment(segment_path(estate, sequence), offset, None, None):
+            if isinstance(found, Frame) and found.kind is Kind.CLOSING:
+                yield Position(sequence, found.end), found.payload
+
+
 def _read_estate(estate: Path) -> Iterator[Entry | Damage]:
     chain: bytes | None = None
     before: int | None = None
@@ -107,6 +123,8 @@ def _read_estate(estate: Path) -> Iterator[Entry | Damage]:
         before = sequence
         for found in _scan_segment(path, 0, None, chain):
             match found:
+                case Frame(kind=Kind.SEAL):
+                    continue  # the next segment follows from the frame before it
                 case Frame(chain=chain):
                     if found.kind is Kind.EVENT:
                         yield _entry(path, sequence, found)

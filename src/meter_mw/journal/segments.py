@@ -32,6 +32,10 @@ class Position:
     offset: int
 
 
+HELD = Position(2**63 - 1, 0)
+"""The place of what waits in memory for the disk: behind all that is written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """The first frame of a segment: who writes it, and what it follows.
@@ -88,35 +92,57 @@ class Segment:
         self.chain = bytes.fromhex(header.previous)
         self.offset = 0
         self.broken = False
-        self._write(Kind.SEGMENT, header.encode())
+        self._write(*encode(Kind.SEGMENT, self.chain, header.encode()))
 
-    def fits(self, payload: bytes) -> bool:
-        """Whether the payload can be appended here."""
-        return not self.broken and self.offset + frame_size(len(payload)) <= self.size
+    @property
+    def end(self) -> Position:
+        """Where the last frame ends."""
+        return Position(self.header.sequence, self.offset)
 
-    def append(self, payload: bytes) -> None:
-        """Write the payload after the last one, or raise `JournalError` and leave no trace of it."""
-        self._write(Kind.EVENT, payload)
+    def fits(self, payload: bytes, closing: bytes = b"") -> bool:
+        """Whether the payload and its closing can be appended here."""
+        return not self.broken and self.offset + frames_size(payload, closing) <= self.size
 
-    def finish(self) -> None:
-        """Give back the unused space, have the rest on the disk, and close."""
+    def append(self, payload: bytes, closing: bytes = b"") -> None:
+        """Write an event, its closing, or both as one; or raise `JournalError` and leave no trace."""
+        if not closing:
+            self._write(*encode(Kind.EVENT, self.chain, payload))
+        elif not payload:
+            self._write(*encode(Kind.CLOSING, self.chain, closing))
+        else:
+            event, chain = encode(Kind.EVENT, self.chain, payload)
+            second, chain = encode(Kind.CLOSING, chain, closing)
+            self._write(event + second, chain)
+
+    def finish(self, footer: bytes = b"") -> None:
+        """Write the footer, give back the unused space, have the rest on the disk, and close.
+
+        Raises `OSError`. A segment that a failed write has broken gets no footer.
+        """
         try:
             if not self.broken:
+                if footer:
+                    self._seal(footer)
                 os.ftruncate(self.fd, self.offset)
             os.fdatasync(self.fd)
         finally:
             os.close(self.fd)
 
-    def _write(self, kind: Kind, payload: bytes) -> None:
-        frame, chain = encode(kind, self.chain, payload)
+    def _seal(self, footer: bytes) -> None:
         try:
-            written = os.pwrite(self.fd, frame, self.offset)
+            self._write(*encode(Kind.SEAL, self.chain, footer))
+        except JournalError as error:
+            _log.error("segment %d stays without its seal: %s", self.header.sequence, error)
+
+    def _write(self, frames: bytes, chain: bytes) -> None:
+        try:
+            written = os.pwrite(self.fd, frames, self.offset)
         except OSError as error:
-            self._undo(len(frame))
+            self._undo(len(frames))
             raise JournalError(f"segment {self.header.sequence}: {error.strerror}") from error
-        if written != len(frame):
+        if written != len(frames):
             self._undo(written)
-            raise JournalError(f"segment {self.header.sequence}: {written} of {len(frame)} bytes were taken")
+            raise JournalError(f"segment {self.header.sequence}: {written} of {len(frames)} bytes were taken")
         self.chain = chain
         self.offset += written
 
@@ -131,17 +157,25 @@ class Segment:
         self.broken = blanked < length
 
 
-def segment_size(wanted: int, payload: bytes, header: Header) -> int:
-    """Return the size of a segment that has room for its header and the payload."""
-    return max(wanted, frame_size(len(header.encode())) + frame_size(len(payload)))
+def frames_size(payload: bytes, closing: bytes) -> int:
+    """Return the bytes that an event and its closing take in a segment; either may be empty."""
+    return sum(frame_size(len(each)) for each in (payload, closing) if each)
 
 
-def check_payload(payload: bytes) -> None:
-    """Raise `JournalError` for a payload that no segment takes."""
+def segment_size(wanted: int, frames: int, header: Header) -> int:
+    """Return the size of a segment that has room for its header and `frames` bytes."""
+    return max(wanted, frame_size(len(header.encode())) + frames)
+
+
+def check_size(what: str, payload: bytes) -> None:
+    """Raise `JournalError` for what no segment takes."""
     if not 0 < len(payload) <= MAX_PAYLOAD:
-        raise JournalError(f"an event takes 1 to {MAX_PAYLOAD} bytes, this one {len(payload)}")
+        raise JournalError(f"{what} takes 1 to {MAX_PAYLOAD} bytes, this one {len(payload)}")
 
 
-def first_header(source: str, started_us: int) -> Header:
-    """Return the header of a process' first segment."""
-    return Header(source, os.getpid(), started_us, 1, CHAIN_START.hex())
+def first_header(source: str, started_us: int, sequence: int) -> Header:
+    """Return the header of an estate's first segment.
+
+    Numbers go on from estate to estate of a process, so that a position is never met twice.
+    """
+    return Header(source, os.getpid(), started_us, sequence, CHAIN_START.hex())
