@@ -15,9 +15,8 @@ import pytest
 
 from meter_mw.admission import Answer
 from meter_mw.meter import Meter
-from meter_mw.policy.policy import FileSinkRule, StdoutSinkRule
 from meter_mw.policy.problems import PolicyError
-from support.policies import policy, rate, request
+from support.policies import policy, rate, request, sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +39,7 @@ def open_meter(tmp_path: Path) -> Iterator[Callable[..., Meter]]:
     opened: list[Meter] = []
 
     def open_(refusal: Body | None = None) -> Meter:
-        rules = policy(rate(1), journal=tmp_path / "journal", sinks=[FileSinkRule(tmp_path / "usage.jsonl")])
+        rules = policy(rate(1), journal=tmp_path / "journal", sinks=[sink("file", tmp_path / "usage.jsonl")])
         opened.append(Meter(rules, refusal=refusal))
         return opened[-1]
 
@@ -106,7 +105,7 @@ def test_a_meter_that_is_let_go_takes_its_threads_and_files_along(tmp_path: Path
     threads, files = threading.active_count(), open_files()
     usage = tmp_path / "usage.jsonl"
     for _ in range(5):
-        rules = policy(rate(1), journal=tmp_path / "journal", sinks=[FileSinkRule(usage)])
+        rules = policy(rate(1), journal=tmp_path / "journal", sinks=[sink("file", usage)])
         serve(Meter(rules))
         gc.collect()
     for thread in threading.enumerate():
@@ -119,7 +118,7 @@ def test_a_meter_that_is_let_go_takes_its_threads_and_files_along(tmp_path: Path
 
 def test_a_store_that_is_away_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Requests that are served without a store are not served in silence."""
-    rules = policy(rate(1), store="redis://127.0.0.1:1/0", journal=tmp_path / "j", sinks=[StdoutSinkRule()])
+    rules = policy(rate(1), store="redis://127.0.0.1:1/0", journal=tmp_path / "j", sinks=[sink("stdout")])
     meter = Meter(rules)
     for _ in range(3):
         assert meter.admit(request(key="k")).answer is Answer.ALLOWED

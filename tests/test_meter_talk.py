@@ -12,14 +12,14 @@ import pytest
 from meter_mw.admission import Answer
 from meter_mw.meter import Meter
 from meter_mw.policy.identity import Credential
-from meter_mw.policy.policy import FileSinkRule, Unknown
+from meter_mw.policy.policy import Unknown
 from meter_mw.policy.terms import KeyEntry
 from meter_mw.resolving import ResolverDesk
 from meter_mw.stores.access import Stores
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Admit, Cancel, StoreUnavailable, Tally, Verdict
 from meter_mw.talk import Resolve, ResolverUnavailable
-from support.policies import key_of, policy, rate, request
+from support.policies import key_of, policy, rate, request, sink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -43,7 +43,7 @@ def open_meter(tmp_path: Path) -> Iterator[Callable[..., Meter]]:
             resolver=resolver,  # type: ignore[arg-type]  # what operators write
             unknown=unknown,
             journal=tmp_path / "journal",
-            sinks=[FileSinkRule(tmp_path / "usage.jsonl")],
+            sinks=[sink("file", tmp_path / "usage.jsonl")],
         )
         opened.append(Meter(rules))
         return opened[-1]

@@ -21,13 +21,12 @@ from meter_mw.gate import Gate
 from meter_mw.journal import Forwarder, Journal
 from meter_mw.keeping import Keeper
 from meter_mw.policy.loader import load
-from meter_mw.policy.policy import FileSinkRule, HttpSinkRule
 from meter_mw.policy.problems import PolicyError, Problem
 from meter_mw.quota import Slots
 from meter_mw.resolving import ResolverDesk
 from meter_mw.respond import Responder, problem
 from meter_mw.rids import new_rid
-from meter_mw.sinks import FileSink, HttpSink, StdoutSink
+from meter_mw.sinks.kinds import Service
 from meter_mw.stores.access import Stores
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Cancel
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
     from meter_mw.admission import Admission
     from meter_mw.model import Request
-    from meter_mw.policy.policy import Policy, SinkRule
+    from meter_mw.policy.policy import Policy
     from meter_mw.reporting import Usage
     from meter_mw.respond import Body, Fields, Refusal
     from meter_mw.sinks import Sink
@@ -76,7 +75,7 @@ class Meter:
         resolver = ResolverDesk(self.policy, self._store, self._async_store)
         self._driver = Driver(self.policy, stores, resolver)
         self._journal = Journal(self.policy.events.journal, self.policy.source)
-        self._forwarder = Forwarder(self._journal, [_sink(rule) for rule in self.policy.events.sinks])
+        self._forwarder = Forwarder(self._journal, open_sinks(self.policy))
         self._books = Books(self.policy, stores, self._journal, self._forwarder)
         self.gate = Gate(self.policy, self._driver, self._store)
         self._turner = Turner(self.policy, self._store, self._driver, self._books, self.gate)
@@ -256,9 +255,16 @@ def open_stores(url: str) -> tuple[Store, AsyncStore | None]:
         raise PolicyError([Problem(str(mistake), path="store")]) from None
 
 
-def _sink(rule: SinkRule) -> Sink:
-    if isinstance(rule, FileSinkRule):
-        return FileSink(rule.path)
-    if isinstance(rule, HttpSinkRule):
-        return HttpSink(rule.url, secret=rule.secret)
-    return StdoutSink()
+def open_sinks(policy: Policy) -> list[Sink]:
+    """Open the sinks of a policy. Nothing is connected yet.
+
+    Raises PolicyError for settings that contradict each other.
+    """
+    service = Service(policy.source, policy.quantities, policy.events.journal)
+    sinks = []
+    for index, rule in enumerate(policy.events.sinks):
+        try:
+            sinks.append(rule.kind.open(rule.settings, service))
+        except ValueError as mistake:
+            raise PolicyError([Problem(str(mistake), path=f"events.sinks[{index}]")]) from None
+    return sinks

@@ -11,6 +11,7 @@ import pytest
 from meter_mw.policy import loader
 from meter_mw.policy.loader import load
 from meter_mw.policy.policy import Policy, Unknown
+from meter_mw.policy.reading import Names
 from meter_mw.policy.resolver import KEPT_S, MOST_KEPT, UNKNOWN_KEPT_S
 from meter_mw.policy.sections import (
     charge,
@@ -26,13 +27,13 @@ from meter_mw.policy.sections import (
 )
 from meter_mw.policy.terms import OnExhausted, Scope
 from meter_mw.quota import OnDeny
+from meter_mw.sinks.kinds import find, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from meter_mw.policy.reading import Names
-
 PAGE = Path(__file__).parents[2] / "docs" / "policy.md"
+SINKS = {word: kind for word in words() if (kind := find(word))}
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 TABLES: dict[str, Names] = {
     "top": loader._TOP,
@@ -46,7 +47,7 @@ TABLES: dict[str, Names] = {
     "plans": plans._PLAN,
     "routes": routes._ROUTE,
     "events": events._EVENTS,
-    "sinks": events._SINK,
+    "sinks": Names((*SINKS, *sorted({name for each in SINKS.values() for name in each.options}))),
 }
 
 

@@ -20,10 +20,11 @@ from meter_mw.model import Count, Meter
 from meter_mw.periods import Period
 from meter_mw.policy.identity import BearerKey, Credential, HeaderKey, QueryKey, pseudonym
 from meter_mw.policy.loader import load
-from meter_mw.policy.policy import FileSinkRule, HttpSinkRule, Legacy, Mode, Policy, StdoutSinkRule, Unknown
+from meter_mw.policy.policy import Legacy, Mode, Policy, Unknown
 from meter_mw.policy.problems import PolicyError
 from meter_mw.policy.terms import ChargeRules, Exemption, Failure
 from meter_mw.quota import Cap, Rate
+from support.policies import sink
 
 # -- the folders
 
@@ -110,7 +111,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert policy.plans["default"].limits == ()
     assert (policy.headers.ietf, policy.headers.legacy) == (True, Legacy.OFF)
     assert policy.events.journal == GOOD / "var" / "meter"
-    assert policy.events.sinks == (FileSinkRule(GOOD / "var" / "meter" / "usage.jsonl"),)
+    assert policy.events.sinks == (sink("file", GOOD / "var" / "meter" / "usage.jsonl"),)
     assert (policy.charge, policy.week_start, policy.checkpoint_us) == (ChargeRules(), 0, 60_000_000)
     assert policy.registry is False
 
@@ -278,12 +279,12 @@ def test_missing_secret_is_one_problem_that_says_how_to_make_one() -> None:
 def test_sinks_are_read_in_order() -> None:
     sinks = good("sinks").events.sinks
     assert sinks == (
-        FileSinkRule(GOOD / "usage.jsonl"),
-        StdoutSinkRule(),
-        HttpSinkRule("https://billing.example/events", "canary-hook"),
-        HttpSinkRule("http://localhost:8080/events?token=x"),
-        HttpSinkRule("http://[::1]/"),
-        HttpSinkRule("http://collector:8080/events"),
+        sink("file", GOOD / "usage.jsonl"),
+        sink("stdout"),
+        sink("http", "https://billing.example/events", secret="canary-hook"),
+        sink("http", "http://localhost:8080/events?token=x"),
+        sink("http", "http://[::1]/"),
+        sink("http", "http://collector:8080/events", plain_http=True),
     )
 
 
@@ -327,7 +328,7 @@ def test_literals_are_fine_as_secrets_of_a_mapping_and_taken_verbatim() -> None:
     assert policy.identity.secret == b"pa$$word-of-canary-0123"
     assert policy.listed(acme(policy)) is not None
     assert policy.listed(pseudonym(policy.identity.secret, Credential("canary-other"))) is not None
-    assert policy.events.sinks == (HttpSinkRule("https://billing.example/", "canary$hook"),)
+    assert policy.events.sinks == (sink("http", "https://billing.example/", secret="canary$hook"),)
 
 
 def test_relative_paths_of_a_mapping_begin_at_the_working_directory(

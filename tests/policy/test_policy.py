@@ -14,7 +14,7 @@ from meter_mw.model import IN_FLIGHT, UNMATCHED, Count, Meter
 from meter_mw.periods import Period
 from meter_mw.policy import policy as policy_module
 from meter_mw.policy.paths import OddPath
-from meter_mw.policy.policy import NO_ROUTE, Caller, HttpSinkRule, Route
+from meter_mw.policy.policy import NO_ROUTE, Caller, Route
 from meter_mw.policy.terms import Exemption, Failure, KeyEntry, Limit, Override, Plan, Scope, digest_of
 from meter_mw.quota import Cap, Rate, Slots
 from support.policies import (
@@ -30,6 +30,7 @@ from support.policies import (
     policy,
     rate,
     route,
+    sink,
 )
 
 PARTS = st.lists(st.text(st.sampled_from(":/{}\0|,a\ud800\udc00\U00010000é")), max_size=4).map(tuple)
@@ -329,7 +330,7 @@ def test_a_policy_shows_no_secret() -> None:
     rules = policy(
         keys={"canary-key": KeyEntry("acme")},
         store="redis://:canary-password@host/0",
-        sinks=[HttpSinkRule("https://user:canary-url@host/", "canary-secret")],
+        sinks=[sink("http", "https://user:canary-url@host/", secret="canary-secret")],
     )
     assert "canary" not in repr(rules)
     assert SECRET.decode() not in repr(rules)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from meter_mw.admission import Answer
 from meter_mw.meter import Meter
-from meter_mw.policy.policy import FileSinkRule
 from meter_mw.policy.terms import OnExhausted
-from support.policies import EGRESS, cap, policy, request
+from support.policies import EGRESS, cap, policy, request, sink
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +23,7 @@ class Bench:
 
     def __init__(self, folder: Path, limits: tuple[Limit, ...], **options: Any) -> None:
         self.usage = folder / "usage.jsonl"
-        sinks = [FileSinkRule(self.usage)]
+        sinks = [sink("file", self.usage)]
         options.setdefault("deadline_us", 5_000_000)  # a busy machine is not what is tested
         self.meter = Meter(policy(*limits, journal=folder / "journal", sinks=sinks, **options))
 

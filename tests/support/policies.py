@@ -10,10 +10,10 @@ from meter_mw.core import admit
 from meter_mw.model import IN_FLIGHT, Count, Meter, Request, RequestId
 from meter_mw.periods import Period
 from meter_mw.policy.addresses import TrustedProxies
+from meter_mw.policy.delivery import EventRules, SinkRule
 from meter_mw.policy.identity import BearerKey, Credential, HeaderKey, pseudonym
 from meter_mw.policy.policy import (
     Anonymous,
-    EventRules,
     HeaderRules,
     IdentityRules,
     Mode,
@@ -25,6 +25,7 @@ from meter_mw.policy.templates import Template
 from meter_mw.policy.terms import ChargeRules, Exemption, Failure, KeyEntry, Limit, Plan
 from meter_mw.pricing import price
 from meter_mw.quota import Cap, Rate, Slots
+from meter_mw.sinks.kinds import find
 from meter_mw.stores.port import Admit
 from meter_mw.talk import Price
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from meter_mw.policy.identity import KeyPlace
-    from meter_mw.policy.policy import Cost, Resolver, SinkRule
+    from meter_mw.policy.policy import Cost, Resolver
     from meter_mw.stores.memory import MemoryStore
     from meter_mw.talk import Reply
 
@@ -101,6 +102,13 @@ def route(
         pricing,
         charge,
     )
+
+
+def sink(word: str, main: object = True, **options: object) -> SinkRule:
+    """Give the rule of a sink, as a policy reads it."""
+    kind = find(word)
+    assert kind is not None
+    return SinkRule(kind, kind.set({word: main, **options}))
 
 
 def key_of(key: str) -> str:

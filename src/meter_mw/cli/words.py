@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from meter_mw.cli.limit_words import limit_in_words, quota_in_words
-from meter_mw.policy.policy import FileSinkRule, HttpSinkRule, Mode, Policy, Route, SinkRule, Unknown
+from meter_mw.policy.policy import Mode, Policy, Route, Unknown
 from meter_mw.policy.sections.overrides import limits_met
 from meter_mw.policy.sections.settings import DAYS
 from meter_mw.policy.terms import ANY_STATUS, ChargeRules, Exemption, KeyEntry, Plan
@@ -14,6 +14,8 @@ from meter_mw.quota import OnDeny
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from meter_mw.policy.delivery import SinkRule
 
     Lines: TypeAlias = Iterator[str]
 
@@ -151,10 +153,8 @@ def _rest(many: int, what: str) -> Lines:
         yield f"  and {many - _MOST_SHOWN} more {what}"
 
 
-def _sink(sink: SinkRule) -> str:
-    if isinstance(sink, FileSinkRule):
-        return f"file {sink.path}"
-    if isinstance(sink, HttpSinkRule):
-        parts = urlsplit(sink.url)
-        return f"{parts.scheme}://{parts.netloc}/…, {'signed' if sink.secret else 'not signed'}"
-    return "stdout"
+def _sink(rule: SinkRule) -> str:
+    signed = rule.kind.word in ("http", "webhook")
+    notes = ["signed" if rule.settings.has("secret") else "not signed"] if signed else []
+    notes += [] if rule.kind.for_billing else ["not for billing"]
+    return ", ".join((rule.kind.shown(rule.settings), *notes))

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from meter_mw.policy.nodes import nodes_of
-from meter_mw.policy.policy import HeaderRules, IdentityRules, Mode, Policy, Unknown
+from meter_mw.policy.policy import HeaderRules, IdentityRules, Mode, Policy, StoreCheck, Unknown
 from meter_mw.policy.problems import PolicyError, Problem, printable
 from meter_mw.policy.reading import Document, Field, Names
 from meter_mw.policy.sections.charge import read_charge
@@ -32,6 +32,7 @@ from meter_mw.policy.sections.settings import (
     read_mode,
     read_service,
     read_store,
+    read_store_check,
     read_store_failure,
     read_timezone,
     read_version,
@@ -62,6 +63,7 @@ _TOP = Names(
         "checkpoint",
         "headers",
         "on_store_failure",
+        "store_check",
         "events",
     ),
     needed=("version", "service"),
@@ -143,7 +145,7 @@ def _without_secrets(node: Node, *, top: bool = False) -> object:
             return {
                 name.text: _without_secrets(each)
                 for name, each in sorted(node.pairs, key=lambda pair: pair[0].text)
-                if name.text != "secret" and not (top and name.text == "keys")
+                if name.text not in ("secret", "private_key") and not (top and name.text == "keys")
             }
 
 
@@ -176,6 +178,7 @@ def _policy(root: Field, digest: str) -> Policy | None:
         _complain_of_nobody(identity, keys, found.get("keys") or found.get("identity", root))
     week_start = read_week_start(found["week_start"]) if "week_start" in found else 0
     checkpoint_us = read_checkpoint(found["checkpoint"]) if "checkpoint" in found else None
+    check = read_store_check(found["store_check"]) if "store_check" in found else None
     events = read_events(found.get("events") or root.child(nothing, "events"))
     if root.document.problems or not (service and mode and store and zone and identity):
         return None
@@ -198,6 +201,8 @@ def _policy(root: Field, digest: str) -> Policy | None:
         week_start=week_start or 0,
         checkpoint_us=checkpoint_us or CHECKPOINT_US,
         registry=keys.registry,
+        recovery=failure.recovery,
+        store_check=check or StoreCheck.WARN,
     )
 
 

@@ -26,10 +26,10 @@ from meter_mw.policy.terms import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import date
-    from pathlib import Path
 
     from meter_mw.model import Request
     from meter_mw.policy.addresses import TrustedProxies
+    from meter_mw.policy.delivery import EventRules
     from meter_mw.policy.identity import KeyPlace
     from meter_mw.policy.templates import Template
 
@@ -97,6 +97,24 @@ Resolver: TypeAlias = "Callable[[str], object]"
 """The operator's own look-up: a raw key to a KeyEntry, a mapping of its fields, None, or an awaitable."""
 
 
+class Recovery(Enum):
+    """What hard caps do while counts that the store has lost are brought back."""
+
+    LEARN = "learn"
+    """They answer as for a store that is away."""
+
+    SERVE = "serve"
+    """They go on with the counts there are."""
+
+
+class StoreCheck(Enum):
+    """What becomes of a store whose settings lose counts."""
+
+    WARN = "warn"
+    REFUSE = "refuse"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class Anonymous:
     """How requests without a key are metered: each client address is a subject on `plan`."""
@@ -121,37 +139,6 @@ class HeaderRules:
 
     ietf: bool = True
     legacy: Legacy = Legacy.OFF
-
-
-@dataclass(frozen=True, slots=True)
-class FileSinkRule:
-    """Usage events appended to a file, one JSON object a line."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class StdoutSinkRule:
-    """Usage events on standard output, one JSON object a line."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpSinkRule:
-    """Usage events posted as CloudEvents batches, signed where there is a secret."""
-
-    url: str = field(repr=False)
-    secret: str | None = field(default=None, repr=False)
-
-
-SinkRule: TypeAlias = FileSinkRule | StdoutSinkRule | HttpSinkRule
-
-
-@dataclass(frozen=True, slots=True)
-class EventRules:
-    """Where usage events wait and where they go."""
-
-    journal: Path
-    sinks: tuple[SinkRule, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +190,8 @@ class Policy:
     week_start: int = 0
     checkpoint_us: int = 60 * 1_000_000
     registry: bool = False
+    recovery: Recovery = Recovery.LEARN
+    store_check: StoreCheck = StoreCheck.WARN
     source: str = field(init=False)
     told_by_header: tuple[Meter, ...] = field(init=False)
     _matcher: Matcher[Route] = field(init=False, repr=False, compare=False)
@@ -225,6 +214,22 @@ class Policy:
         object.__setattr__(self, "_strangers", lru_cache(STRANGERS)(self._stranger))
         for key, entry in self.keys.items():
             self._callers[key] = self.caller(entry, key)
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """The fields of an event's data that hold quantities."""
+        requests = [each.name for each in self.meters if each.count is Count.REQUESTS]
+        counts = {each.count for each in self.meters}
+        messages = [
+            field
+            for count, field in (
+                (Count.REQUEST_MESSAGES, "request_messages"),
+                (Count.RESPONSE_MESSAGES, "response_messages"),
+            )
+            if count in counts
+        ]
+        reported = [each.name for each in self.meters if each.count is Count.REPORTED]
+        return (*requests, "request_bytes", "response_bytes", *messages, *reported)
 
     def route(self, method: str, path: str) -> Route:
         """Give the first route that matches, or the one that stands for all that none does.

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import email.utils
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meter_mw.sinks.base import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _LONGEST_REASON = 200
 _REFUSALS = frozenset({400, 413, 422})
@@ -35,11 +35,12 @@ _MULTI_STATUS = 207
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer; `retry_after` in seconds."""
+    """An HTTP answer; `retry_after` in seconds, the names of `fields` in lower case."""
 
     status: int
     retry_after: float | None
     body: bytes
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def accepts(self) -> bool:

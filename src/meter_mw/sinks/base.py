@@ -62,6 +62,13 @@ class Sink(Protocol):
     def max_batch(self) -> int:
         """The most events that one `send` takes."""
 
+    @property
+    def horizon(self) -> float | None:
+        """The seconds for which the destination surely knows an id again.
+
+        None where it knows ids for ever, or never: such a sink is at-least-once.
+        """
+
     def send(self, batch: Sequence[bytes]) -> Sequence[Outcome]:
         """Deliver CloudEvents objects (UTF-8 JSON) and answer for each, in their order.
 

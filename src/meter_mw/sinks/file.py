@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from meter_mw.sinks.base import Delivered, Outcome, Retry
+from meter_mw.sinks.kinds import Form, Option, SinkKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ class FileSink:
     """
 
     max_batch = 1000
+    horizon = None
 
     def __init__(self, path: Path, *, name: str | None = None) -> None:
         self.name = name or f"file:{path}"
@@ -107,3 +109,11 @@ def _write_all(fd: int, text: bytes) -> None:
     rest = memoryview(text)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+KIND = SinkKind(
+    "file",
+    Option(Form.PATH, "the path of a file", needed=True),
+    {},
+    lambda settings, _: FileSink(settings.path("file")),
+)

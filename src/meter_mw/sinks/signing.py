@@ -38,3 +38,12 @@ class Signer:
             "webhook-timestamp": timestamp,
             "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
         }
+
+
+def fault_of_secret(secret: str) -> str | None:
+    """Say what keeps a text from being a secret to sign with; None where nothing does."""
+    try:
+        Signer(secret)
+    except ValueError:
+        return "the secret is empty, or begins with whsec_ and does not go on in base64"
+    return None

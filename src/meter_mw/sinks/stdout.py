@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from meter_mw.sinks.base import Delivered, Outcome, Retry
 from meter_mw.sinks.file import line
+from meter_mw.sinks.kinds import Form, Option, SinkKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ class StdoutSink:
     """
 
     max_batch = 1000
+    horizon = None
 
     def __init__(self, *, fd: int = 1, name: str = "stdout") -> None:
         self.name = name
@@ -63,3 +65,11 @@ def _groups(lines: Sequence[bytes]) -> list[list[bytes]]:
         groups[-1].append(text)
         room -= len(text)
     return groups
+
+
+KIND = SinkKind(
+    "stdout",
+    Option(Form.FLAG, "stdout: true, or the word stdout alone", needed=True),
+    {},
+    lambda _settings, _service: StdoutSink(),
+)

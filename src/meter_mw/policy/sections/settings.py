@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
-from meter_mw.policy.policy import HeaderRules, Legacy, Mode
+from meter_mw.policy.policy import HeaderRules, Legacy, Mode, Recovery, StoreCheck
 from meter_mw.policy.reading import NOT_YET, Field, Names
 from meter_mw.policy.terms import Failure
 from meter_mw.policy.units import NotationError, duration_us
@@ -42,6 +42,7 @@ class StoreFailure:
     rate: Failure = Failure.OPEN
     cap: Failure = Failure.CLOSED
     deadline_us: int = 100_000
+    recovery: Recovery = Recovery.LEARN
 
 
 def read_version(field: Field) -> None:
@@ -196,18 +197,31 @@ def _legacy(field: Field) -> Legacy | None:
 
 def read_store_failure(field: Field) -> StoreFailure:
     """Read what limits do while the store does not answer."""
-    fields = field.section(Names(("rate", "cap", "deadline"))) or {}
+    fields = field.section(Names(("rate", "cap", "deadline", "recovery"))) or {}
     found: Mapping[str, Failure | None] = {
         name: fields[name].choice(FAILURES) for name in ("rate", "cap") if name in fields
     }
     default = StoreFailure()
     expected = "a duration from 5ms to 10s, such as 100ms"
     deadline_us = (
-        _duration_us(fields["deadline"], expected, _DEADLINES_US, unit="ms") if "deadline" in fields else None
+        read_duration_us(fields["deadline"], expected, _DEADLINES_US, unit="ms")
+        if "deadline" in fields
+        else None
+    )
+    recovery = (
+        fields["recovery"].choice({each.value: each for each in Recovery}) if "recovery" in fields else None
     )
     return StoreFailure(
-        found.get("rate") or default.rate, found.get("cap") or default.cap, deadline_us or default.deadline_us
+        found.get("rate") or default.rate,
+        found.get("cap") or default.cap,
+        deadline_us or default.deadline_us,
+        recovery or default.recovery,
     )
+
+
+def read_store_check(field: Field) -> StoreCheck | None:
+    """Read what becomes of a store whose settings lose counts."""
+    return field.choice({each.value: each for each in StoreCheck})
 
 
 def read_week_start(field: Field) -> int | None:
@@ -217,10 +231,11 @@ def read_week_start(field: Field) -> int | None:
 
 def read_checkpoint(field: Field) -> int | None:
     """Read after how many microseconds a long exchange is recorded in part."""
-    return _duration_us(field, "a duration from 1s to 5m, such as 60s", _CHECKPOINTS_US, unit="s")
+    return read_duration_us(field, "a duration from 1s to 5m, such as 60s", _CHECKPOINTS_US, unit="s")
 
 
-def _duration_us(field: Field, expected: str, span_us: tuple[int, int], *, unit: str) -> int | None:
+def read_duration_us(field: Field, expected: str, span_us: tuple[int, int], *, unit: str) -> int | None:
+    """Read a duration into microseconds, the least and the greatest that it may be given."""
     if isinstance(field.node, Scalar) and isinstance(field.node.value, int):
         field.reject(expected, because="which has no unit", meant=f"{field.node.text}{unit}")
         return None
