@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +77,15 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections; a later `send` opens them again."""
+
+
+@runtime_checkable
+class Totals(Protocol):
+    """A sink whose destination can be asked what it has, for reconciliation."""
+
+    def totals(self, subjects: Sequence[str], start_us: int, end_us: int) -> Mapping[tuple[str, str], int]:
+        """Give the quantity that the destination has of each (subject, field) in [start, end).
+
+        Times are µs since 1970, whole minutes. What it has nothing of may be left out. Raises
+        `ConnectionError` when the destination does not answer, with what it said.
+        """
