@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import exceptions as redis_errors
 
-from meter_mw.stores.port import StoreUnavailable
-from meter_mw.stores.redis_link import Breaker, Crowded, Leave, StoreClock, converse
+from meter_mw.stores.port import NotAsked, Refusal, StoreUnavailable
+from meter_mw.stores.redis_link import Breaker, Crowded, Leave, StoreClock, Unreached, converse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,3 +201,32 @@ def test_clock_learns_the_offset() -> None:
     assert clock.now_us() == 61_100_100
     clock.learn(500, local[0] - 10)
     assert clock.now_us() == 510
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        ([Unreached("refused")] * 3, NotAsked),
+        (
+            [redis_errors.ConnectionError("gone"), Unreached("refused"), Unreached("refused")],
+            StoreUnavailable,
+        ),
+        ([Crowded("full")], NotAsked),
+        ([TimeoutError()], StoreUnavailable),
+        ([[redis_errors.ResponseError("WRONGTYPE")]], Refusal),
+    ],
+)
+def test_what_is_known_of_a_command_without_an_answer(answers, kind) -> None:
+    """A failure says whether the store may have acted: not where nothing ever left, nor where it refused."""
+    outage, _ = hold(answers)
+    assert type(outage) is kind
+
+
+def test_a_shut_breaker_asks_nothing() -> None:
+    """Who is not let through has surely not asked."""
+    breaker = Breaker(Seconds())
+    hold([TimeoutError()], breaker=breaker)
+    hold([TimeoutError()], breaker=breaker)
+    outage, sent = hold([], breaker=breaker)
+    assert type(outage) is NotAsked
+    assert sent == []

@@ -43,6 +43,14 @@ class StoreUnavailable(MeterError):
     """The store gave no usable answer in time. Whether it acted on the command is unknown."""
 
 
+class NotAsked(StoreUnavailable):
+    """Nothing was sent to the store, so it surely did not act on the command."""
+
+
+class Refusal(StoreUnavailable):
+    """The store is there, and answered the command with an error."""
+
+
 @dataclass(frozen=True, slots=True)
 class Charge:
     """One quota, and the units asked of it.

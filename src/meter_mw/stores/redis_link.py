@@ -30,7 +30,7 @@ from redis.connection import (
 from redis.retry import Retry
 
 from meter_mw.stores.memory import system_clock_us
-from meter_mw.stores.port import StoreUnavailable
+from meter_mw.stores.port import NotAsked, Refusal, StoreUnavailable
 from meter_mw.stores.redis_protocol import Call, with_script
 
 if TYPE_CHECKING:
@@ -249,6 +249,15 @@ class Crowded(OSError):
     """Nothing was asked, as too many wait already: no connection came free in time, or one is full."""
 
 
+class Unreached(redis_errors.ConnectionError):
+    """Nothing was asked, as no connection came about."""
+
+
+def unreached(failure: Exception) -> Exception:
+    """Give the failure of a connection that is being opened; a loss then is known to have asked nothing."""
+    return Unreached(str(failure)) if _is_loss(failure) else failure
+
+
 @dataclass(frozen=True, slots=True)
 class Trip:
     """One round trip: calls that go out together, on a new connection where the old ones are doubted."""
@@ -270,10 +279,10 @@ def converse(
     """
     leave = breaker.enter() or (None if urgent else Leave.FREELY)
     if leave is None:
-        raise StoreUnavailable(f"redis at {place} has stopped answering, and is given a moment")
+        raise NotAsked(f"redis at {place} has stopped answering, and is given a moment")
     told = False
     try:
-        replies, failure = yield from _trips(calls)
+        replies, failure, asked = yield from _trips(calls)
         if redirects and isinstance(failure, REDIRECTIONS):
             others = (each for each in replies if not isinstance(each, REDIRECTIONS))
             failure = next((each for each in others if isinstance(each, Exception)), None)
@@ -287,17 +296,19 @@ def converse(
             breaker.give_up(leave)
     if failure is not None:
         refusal = failure if replies and isinstance(failure, redis_errors.ResponseError) else None
-        raise StoreUnavailable(f"redis at {place} {_words(failure, refusal)}") from refusal
+        kind = Refusal if refusal else StoreUnavailable if asked else NotAsked
+        raise kind(f"redis at {place} {_words(failure, refusal)}") from refusal
     return replies
 
 
 def _trips(
     calls: Sequence[Call],
-) -> Generator[Trip, Sequence[object] | Exception, tuple[list[object], Exception | None]]:
+) -> Generator[Trip, Sequence[object] | Exception, tuple[list[object], Exception | None, bool]]:
     """Send, and send again what may be sent again; give the replies and the first that is an error.
 
-    No replies, and the exception, where none came.
+    No replies, and the exception, where none came; and whether anything may have been asked.
     """
+    asked = False
     replies: list[object] = [None] * len(calls)
     waiting = dict(enumerate(calls))
     losses, fresh = 0, False
@@ -305,10 +316,12 @@ def _trips(
         answer = yield Trip(tuple(waiting.values()), fresh)
         if isinstance(answer, Exception):
             losses += 1
+            asked = asked or not isinstance(answer, Unreached | Crowded)
             if losses > _RESENDS or not _is_loss(answer):
-                return [], answer
+                return [], answer, asked
             fresh = True
             continue
+        asked = True
         demoted = lost_script = False
         for index, reply in zip(tuple(waiting), answer, strict=True):
             replies[index] = reply
@@ -323,7 +336,7 @@ def _trips(
         fresh = demoted
         if not waiting:
             break
-    return replies, next((each for each in replies if isinstance(each, Exception)), None)
+    return replies, next((each for each in replies if isinstance(each, Exception)), None), asked
 
 
 def _is_silence(failure: Exception | None) -> bool:

@@ -21,7 +21,7 @@ from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import InvalidResponse
 
-from meter_mw.stores.redis_link import FAILURES, Breaker, Crowded, Transport, greeting
+from meter_mw.stores.redis_link import FAILURES, Breaker, Crowded, Transport, Unreached, greeting, unreached
 from meter_mw.stores.redis_protocol import pack
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Line:
 class _Waiter:
     """A round trip under way: what is asked, what has come of it, and until when it may take."""
 
-    __slots__ = ("_count", "_replies", "deadline", "future", "packed", "pipe")
+    __slots__ = ("_count", "_moved", "_replies", "deadline", "future", "packed", "pipe")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, pipe: _Pipe, calls: Sequence[Call], deadline: float
@@ -134,6 +134,7 @@ class _Waiter:
         self.packed = pack(calls)
         self.deadline = deadline
         self._count = len(calls)
+        self._moved = False
         self._replies: list[object] = []
 
     def take(self, reply: object) -> bool:
@@ -146,12 +147,15 @@ class _Waiter:
         return True
 
     def fail(self, failure: Exception) -> None:
-        """Say that no reply will come."""
+        """Say that no reply will come; what was asked of a connection before may have arrived there."""
+        if self._moved and isinstance(failure, Unreached):
+            failure = Lost(str(failure))
         if not self.future.done():
             self.future.set_exception(failure)
 
     def move(self) -> None:
         """Begin again on another connection."""
+        self._moved = True
         self._replies = []
 
 
@@ -235,9 +239,9 @@ class _Pipe(asyncio.Protocol):
             await self._connect()
             await self._greet()
         except FAILURES as failure:
-            self.fail(failure.with_traceback(None))
+            self.fail(unreached(failure).with_traceback(None))
         except ValueError as error:  # a host that cannot be a name
-            self.fail(Lost(str(error)))
+            self.fail(Unreached(str(error)))
         else:
             self._ready = True
             self._flush()

@@ -23,6 +23,7 @@ from meter_mw.stores.redis_link import (
     Transport,
     converse,
     read_url,
+    unreached,
 )
 from meter_mw.stores.redis_protocol import (
     SERVER_CLOCK,
@@ -235,6 +236,11 @@ class _Bounded(AbstractConnection):
 
     def exchange(self, calls: Sequence[Call]) -> list[object]:
         """Send all calls, connecting first if need be, and read all replies; error replies are values."""
+        if self._sock is None:
+            try:
+                self.connect()  # type: ignore[no-untyped-call]  # redis-py does not type it
+            except FAILURES as failure:
+                raise unreached(failure) from None
         self.send_packed_command([pack(calls)], check_health=False)  # type: ignore[no-untyped-call]  # of redis-py
         return [self._reply() for _ in calls]
 
