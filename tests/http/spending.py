@@ -265,7 +265,7 @@ BUSY = denied(
     "concurrent",
     answer={"RateLimit": '"concurrent";r=0;t=1', "Retry-After": "1", "RateLimit-Policy": re.compile(".+")},
 )
-SLOW = Step("/v1/stream?count=2&pause=0.6&size=5", size=10, event={"route": "v1"})
+SLOW = Step("/v1/stream?count=2&pause=0.6&size=5", size=10, event={"route": "v1"}, takes=1.2)
 
 SLOTS = (
     Scenario(

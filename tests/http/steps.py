@@ -37,9 +37,9 @@ class Step:
     """One request, its answer and its event; `event` is None where nothing may be recorded.
 
     `key` is whose it is, made of the scenario's plan and name. `after_wait` sleeps exactly as long as the
-    Retry-After of the step before said, `pause` so many seconds. `size` is the length of the body that
-    comes, which is not `whole` where it is cut. `during` is what happens while the body is on its way.
-    `amended` gives what an event that amends this step's says.
+    Retry-After of the step before said, `pause` so many seconds; `takes` are those of the server.
+    `size` is the length of the body that comes, which is not `whole` where it is cut. `during` is what
+    happens while the body is on its way. `amended` gives what an event that amends this step's says.
     """
 
     target: str
@@ -54,6 +54,7 @@ class Step:
     after_wait: bool = False
     key: str = "{plan}.{name}"
     pause: float = 0.0
+    takes: float = 0.0
     size: int | None = None
     whole: bool = True
     during: tuple[Step, ...] = ()

@@ -7,7 +7,7 @@ import socket
 import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 
 AT_ONCE = 6
 """Scenarios that run together."""
+
+ON_TIME = 0.1
+"""Seconds beyond its pauses that a run takes where the machine is not late; no rate refills in them."""
+
+TAKES = 6
+"""How often a run is taken that fails, and was late each time."""
+
+SHARED = ("perroute", "everyone")
+"""Plans whose units are spent for whoever comes again."""
 
 CASES = [
     pytest.param(edge, scenario, id=f"{edge}-{scenario.name}")
@@ -52,7 +61,15 @@ class Run:
         self.scenario = scenario
         self.name = f"s-{uuid.uuid4().hex}"
         self.recorded: dict[str, list[tuple[Step, Answer]]] = {}
+        self.began = datetime.now(UTC)
+        self._start = time.monotonic()
+        self._meant = 0.0
         self._wait = "0"
+
+    @property
+    def late(self) -> float:
+        """The seconds that it has taken beyond its pauses and those of the server."""
+        return time.monotonic() - self._start - self._meant
 
     def key(self, step: Step) -> str:
         plan = self.scenario.plan
@@ -66,11 +83,14 @@ class Run:
     def take_all(self) -> Run:
         for step in self.scenario.steps:
             self.take(step)
+        self.ended = datetime.now(UTC)
         return self
 
     def take(self, step: Step) -> None:
         """Send a request, and check what comes back."""
-        time.sleep(step.pause + (int(self._wait) if step.after_wait else 0))
+        pause = step.pause + (int(self._wait) if step.after_wait else 0)
+        time.sleep(pause)
+        self._meant += pause
         key = self.key(step)
         fields = [(name, value.replace("{key}", key)) for name, value in step.fields]
         if self.scenario.variant != "main":
@@ -83,6 +103,7 @@ class Run:
             for inner in step.during:
                 self.take(inner)
             answer = wire.listen(peer, step.method)
+        self._meant += step.takes
         _check_answer(step, answer)
         self._wait = answer.get("Retry-After") or "0"
         of_subject = self.recorded.setdefault(self.subject(step), [])
@@ -90,19 +111,43 @@ class Run:
             of_subject.append((step, answer))
 
 
+def taken(server: Server, scenario: Scenario) -> Run:
+    """Take a scenario; one that fails is taken again, by another client, if the machine was late.
+
+    What a client is told depends on when it asks. A run that was on time and fails, fails at once.
+    """
+    for _ in range(TAKES - 1):
+        run = Run(server, scenario)
+        try:
+            return run.take_all()
+        except AssertionError as failure:
+            failure.add_note(f"The run took {run.late:.2f} s more than its pauses.")
+            if run.late < ON_TIME or scenario.plan in SHARED:
+                raise
+    return Run(server, scenario).take_all()
+
+
 @pytest.fixture(scope="module")
 def runs(
     serve: Callable[[str], Server], request: pytest.FixtureRequest
 ) -> Iterator[Callable[[str, Scenario], Run]]:
-    """Give the run of a scenario at an edge; some go on at a time, as most of them wait most of the time."""
-    taken: dict[tuple[str, Scenario], Future[Run]] = {}
+    """Give the run of a scenario at an edge; some go on at a time, as most of them wait most of the time.
+
+    With the first that is asked for begin all that this process is to take at its edge.
+    """
+    futures: dict[tuple[str, Scenario], Future[Run]] = {}
     chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for each in chosen:
-            if "scenario" in each:
-                run = Run(serve(EDGES[each["edge"]]), each["scenario"])
-                taken[each["edge"], each["scenario"]] = pool.submit(run.take_all)
-        yield lambda edge, scenario: taken[edge, scenario].result()
+
+        def run_of(edge: str, scenario: Scenario) -> Run:
+            if (edge, scenario) not in futures:
+                server = serve(EDGES[edge])
+                for each in chosen:
+                    if "scenario" in each and each["edge"] == edge:
+                        futures[edge, each["scenario"]] = pool.submit(taken, server, each["scenario"])
+            return futures[edge, scenario].result()
+
+        yield run_of
 
 
 @pytest.mark.parametrize(("edge", "scenario"), CASES)
@@ -124,6 +169,7 @@ def test_a_scenario(
         usage = [event for event in events if event["type"] == "meter_mw.request.v1"]
         counted = [event for event in usage if "amends" not in event["data"]]
         for event, (step, answer) in zip(counted, expected, strict=True):
+            assert run.began <= datetime.fromisoformat(str(event["time"])) <= run.ended
             _check_event(event, scenario, step, answer, run.key(step))
             amendments = [each for each in usage if each["data"].get("amends") == event["id"]]
             assert [_amended(each) for each in amendments] == ([step.amended] if step.amended else [])
@@ -163,8 +209,6 @@ def _check_event(event: dict[str, object], scenario: Scenario, step: Step, answe
         "datacontenttype": "application/json",
     }
     assert uuid.UUID(str(event["id"])).version == 7
-    age = datetime.now(UTC) - datetime.fromisoformat(str(event["time"]))
-    assert timedelta(0) <= age < timedelta(minutes=1)
     data = dict(event["data"])  # type: ignore[call-overload]
     assert 0 < data.pop("duration_us") < 30_000_000
     assert re.fullmatch("[0-9a-f]{16}", data.pop("policy"))

@@ -188,7 +188,7 @@ def _build(name: str, handler: type[WSGIHandler | ASGIHandler]) -> WSGIHandler |
     return handler()
 
 
-@functools.cache
+@subject.built_once
 def variant(name: str) -> WSGIApplication:
     """Build the WSGI app as `name` says."""
     app = _build(name, WSGIHandler)
@@ -197,7 +197,7 @@ def variant(name: str) -> WSGIApplication:
     return app
 
 
-@functools.cache
+@subject.built_once
 def avariant(name: str) -> ASGIApp:
     """Build the ASGI app as `name` says."""
     app = _build(name, ASGIHandler)

@@ -137,7 +137,7 @@ def _metered(app: WSGIApplication, policy: str, **options: object) -> WSGIApplic
     return MeterMiddleware(app, policy=subject.POLICIES / f"{policy}.yaml", **options)
 
 
-@functools.cache
+@subject.built_once
 def variant(name: str) -> WSGIApplication:
     """Build the app as `name` says: how the meter is installed, or else which policy it has."""
     main = functools.partial(_metered, policy=name)

@@ -141,7 +141,7 @@ def _metered(app: ASGIApp, policy: str, **options: object) -> ASGIApp:
     return MeterMiddleware(app, policy=subject.POLICIES / f"{policy}.yaml", **options)
 
 
-@functools.cache
+@subject.built_once
 def variant(name: str) -> ASGIApp:
     """Build the app as `name` says: how the meter is installed, or else which policy it has."""
     main = functools.partial(_metered, policy=name)

@@ -7,6 +7,7 @@ files that they name, and `ledger.jsonl`, in which each handler says that it ran
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from meter_mw import KeyEntry, UsageError, current
 
@@ -40,6 +41,7 @@ CHUNKS = (b"one", b"twenty-two", b"x" * 1000)
 EVENTS = (b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n")
 EVENT_GAP = 0.25
 
+Built = TypeVar("Built")
 Fields: TypeAlias = tuple[tuple[str, str], ...]
 
 
@@ -90,6 +92,17 @@ def ran(name: str, target: str) -> None:
         os.write(fd, line)
     finally:
         os.close(fd)
+
+
+def built_once(build: Callable[[str], Built]) -> Callable[[str], Built]:
+    """Keep what is built by its name; where requests come together one builds, as they share settings."""
+    building, kept = threading.RLock(), functools.cache(build)
+
+    def built(name: str) -> Built:
+        with building:
+            return kept(name)
+
+    return built
 
 
 def check_outside() -> None:
