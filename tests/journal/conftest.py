@@ -42,6 +42,8 @@ def payloads(directory: Path) -> list[bytes]:
 class MemorySink:
     """Keeps what it is sent, and answers as `answer` says."""
 
+    horizon: float | None = None
+
     def __init__(self, name: str = "memory", max_batch: int = 100) -> None:
         self.name = name
         self.max_batch = max_batch

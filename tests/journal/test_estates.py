@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.journal import Journal
-from meter_mw.journal.estates import Estate, estate_paths
+from meter_mw.journal.estates import Estate, estate_paths, segment_numbers
 from meter_mw.journal.holdings import Holdings
-from meter_mw.journal.segments import Position
 
 from .conftest import SOURCE, Clock, event
 
@@ -67,25 +66,11 @@ def test_two_processes_and_one_orphan(place: Path) -> None:
     assert sorted(wins) == [0, 0, 1]
 
 
-def test_a_cursor_is_kept(place: Path) -> None:
-    """Each sink has its own, whatever its name; none, or one that is damaged, is the beginning."""
-    estate = Estate.create(place, 1)
-    names = ["file:/var/x.jsonl", "http://h:80#1", "a" * 300, "a" * 301, "été"]
-    for number, name in enumerate(names):
-        assert estate.load_cursor(name) == Position(0, 0)
-        estate.save_cursor(name, Position(number, 77))
-    assert [estate.load_cursor(name) for name in names] == [Position(n, 77) for n in range(5)]
-    for path in place.glob("*/cursor-*"):
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
-    assert estate.load_cursor(names[0]) == Position(0, 0)
-    estate.release()
-
-
 def test_adopts_what_its_source_left(place: Path, journal: Journal) -> None:
     """An orphan of the same source is adopted, one of another service is left alone."""
     mine, other = orphan(place), orphan(place, source="urn:meter-mw:other")
     held = holdings(journal, Clock()).current()
-    assert [holding.estate.path for holding, _ in held] == [mine]
+    assert [holding.path for holding, _ in held] == [mine]
     stranger = Estate.lock(other)
     assert stranger is not None
     stranger.release()
@@ -117,7 +102,7 @@ def test_a_segment_goes_when_every_sink_has_it(place: Path, journal: Journal) ->
     mine = holdings(journal, Clock())
     ((holding, end),) = mine.current()
     mine.passed(holding, "a", end)
-    assert holding.estate.sequences() == [1]
+    assert segment_numbers(holding.path) == [1]
     mine.passed(holding, "b", end)
     assert estate_paths(place) == []
     assert mine.current() == []
@@ -131,7 +116,7 @@ def test_retention_keeps_a_segment(place: Path, journal: Journal) -> None:
     ((holding, end),) = mine.current()
     for sink in ("a", "b"):
         mine.passed(holding, sink, end)
-    assert holding.estate.sequences() == [1]
+    assert segment_numbers(holding.path) == [1]
     before = time.time() - 3601
     os.utime(path / "00000001.seg", (before, before))
     clock.now += 30

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.journal import Forwarder, Journal
-from meter_mw.journal import forwarder as forwarder_module
+from meter_mw.journal import convoy as convoy_module
 from meter_mw.journal.estates import estate_paths
 from meter_mw.sinks import Delivered, FileSink, HttpSink, Outcome, Retry
 
@@ -128,7 +128,7 @@ def test_events_gather_until_a_flush(
     make: Callable[..., Forwarder], journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes after a delivery waits for more, and goes out in one batch when that is asked for."""
-    monkeypatch.setattr(forwarder_module, "GATHER", 3600)
+    monkeypatch.setattr(convoy_module, "GATHER", 3600)
     sink = MemorySink()
     forwarder = make(sink, adopt_every=3600)
     journal.append(event(0))

@@ -1,52 +1,90 @@
-"""A courier: brings the events of all holdings to one sink, one attempt a step.
+"""A courier: brings the events of a supply to one sink, one attempt a step.
 
-Rule 1: a cursor moves past an event only when the sink has it or it is parked.
-Rule 2: a batch of which nothing was accepted is sent again as it was, so that a receiver can tell.
+Rule 1: an event leaves the courier's hands when the sink has it or it is parked.
+Rule 2: a consignment of which nothing was accepted is sent again as it was, so that a receiver can tell.
 Rule 3: there is no last attempt. The wait grows with full jitter up to a cap; a wait that the
         destination asked for is kept, up to `LONGEST_ORDER`.
+Rule 4: before the first attempt the supply remembers what is about to be sent, and when. An event that
+        may be at a destination which forgets ids is not sent again when that may have forgotten its id:
+        it is parked, in doubt.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from meter_mw.journal.parked import park
-from meter_mw.journal.reading import Entry, read_run
+from meter_mw.journal.supply import Backlog, Consignment, Item
 from meter_mw.sinks.base import Permanent, Retry, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from meter_mw.journal.holdings import Holding, Holdings
-    from meter_mw.journal.segments import Position
+    from meter_mw.journal.supply import Supply
     from meter_mw.sinks.base import Outcome, Sink
 
 _log = logging.getLogger("meter_mw.journal")
 
-BATCH_BYTES = 1 << 20
-"""A batch ends with the event that brings it to this size."""
-
 LONGEST_ORDER = 3600.0
 """The longest wait in seconds that a destination can order (Retry-After) before it is asked again."""
+
+LONGEST_MARGIN = 3600.0
+"""The seconds before a destination forgets an id at which that is not relied on; half of a short horizon."""
+
+FIRST_ALARM = 300.0
+"""The age in seconds of the oldest undelivered event that is an error; then twice that, and so on."""
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks at how far behind the sink is."""
+
+MOST_IN_HAND = 8
+"""Full batches of events that wait for another attempt, beyond which no new event is taken."""
 
 _DOUBLINGS = 32
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a sink is doing.
+
+    `failures` counts the attempts since the last one of which anything was accepted; `error` is what
+    the last failure said.
+    """
+
+    sink: str
+    backlog: Backlog
+    failures: int
+    error: str | None
+
+
+@dataclass(slots=True, eq=False)
+class _Hand:
+    """A consignment, how often in a row it failed, and when it may be sent again."""
+
+    consignment: Consignment
+    failures: int = 0
+    not_before: float = 0.0
+
+
 class Courier:
-    """Steps through the events of the holdings for one sink. Used by one thread at a time.
+    """Steps through the events of a supply for one sink. Used by one thread at a time.
 
     `backoff` and `longest_backoff` are the first and the greatest bound of the random wait, in seconds.
+    `clock` never goes back; `now` gives seconds since 1970. What is parked is kept in `directory`.
     """
 
     def __init__(
         self,
         sink: Sink,
-        holdings: Holdings,
+        supply: Supply,
         directory: Path,
         *,
         clock: Callable[[], float],
+        now: Callable[[], float],
         random: Callable[[], float],
         backoff: float,
         longest_backoff: float,
@@ -54,148 +92,192 @@ class Courier:
         self.sink = sink
         self.behind = False
         """Whether more lay ready at the last attempt than it took."""
-        self._holdings = holdings
+        self._supply = supply
         self._directory = directory
         self._clock = clock
+        self._now = now
         self._random = random
         self._backoff = backoff
         self._longest_backoff = longest_backoff
-        self._lanes: dict[Holding, _Lane] = {}
+        self._hands: list[_Hand] = []
         self._failures = 0
-        self._not_before = clock()
+        self._error: str | None = None
+        self._backlog = Backlog()
+        self._alarm = FIRST_ALARM
+        self._not_before = self._look_at = clock()
         self._ordered = False
+
+    @property
+    def report(self) -> Report:
+        """How the sink is doing. May be asked by any thread."""
+        return Report(self.sink.name, self._backlog, self._failures, self._error)
 
     def hurry(self) -> None:
         """Make the next attempt now, unless the destination asked for the wait."""
         if not self._ordered:
             self._not_before = self._clock()
+            for hand in self._hands:
+                hand.not_before = self._not_before
 
     def step(self) -> float | None:
         """Make at most one attempt, and return the seconds until the next; `None` when nothing waits."""
-        wait = self._not_before - self._clock()
-        if wait > 0:
-            return wait
-        lanes = self._lanes_in_turn()
-        for lane, stop in lanes:
-            try:
-                ready = lane.load(self.sink.max_batch, stop)
-            except OSError as error:
-                _log.error("%s: cannot be read: %s", lane.holding.estate.path, error.strerror)
-                continue
-            if ready:
-                self.behind = any(other.is_behind(end) for other, end in lanes)
-                self._attempt(lane)
-                return max(0.0, self._not_before - self._clock())
-            self._save(lane)
+        now = self._clock()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            self._look()
+        if self._not_before > now:
+            return self._not_before - now
+        hand = self._next(now)
+        if hand is not None:
+            self._attempt(hand)
+            return max(0.0, self._not_before - self._clock())
+        if self._hands:
+            return min(hand.not_before for hand in self._hands) - now
+        self._backlog = Backlog()
         return None
 
-    def _lanes_in_turn(self) -> list[tuple[_Lane, Position]]:
-        """Return the lanes, the one that was served last behind the others."""
-        current = self._holdings.current()
-        stops = dict(current)
-        self._lanes = {holding: lane for holding, lane in self._lanes.items() if holding in stops}
-        for holding, _ in current:
-            if holding not in self._lanes:
-                self._lanes[holding] = _Lane(holding, holding.marks[self.sink.name])
-        return [(lane, stops[holding]) for holding, lane in self._lanes.items()]
+    def _next(self, now: float) -> _Hand | None:
+        """Return what failed and may be sent again, or else what is new."""
+        for hand in self._hands:
+            if hand.not_before <= now:
+                return hand
+        in_hand = sum(len(hand.consignment.items) for hand in self._hands)
+        if in_hand > (MOST_IN_HAND - 1) * self.sink.max_batch:
+            return None
+        consignment = self._supply.take(self.sink.max_batch)
+        if consignment is None:
+            return None
+        self._hands.append(_Hand(consignment))
+        return self._hands[-1]
 
-    def _attempt(self, lane: _Lane) -> None:
-        outcomes = [
-            self._park(entry, outcome) if isinstance(outcome, Permanent) else outcome
-            for entry, outcome in zip(lane.pending, self._send(lane.pending), strict=True)
-        ]
-        failures = [outcome for outcome in outcomes if isinstance(outcome, Retry | Unknown)]
-        if len(failures) < len(outcomes):
-            self._failures = 0
+    def _attempt(self, hand: _Hand) -> None:
+        consignment = hand.consignment
+        self.behind = consignment.more
+        before = len(consignment.items)
+        failures = self._set_aside(consignment) or self._send(consignment)
+        if len(consignment.items) < before:
+            self._failures = hand.failures = 0
         if failures:
-            self._failures += 1
-            self._wait(failures)
+            self._wait(hand, failures, accepted=len(consignment.items) < before)
         else:
-            self._not_before, self._ordered = self._clock(), False
-        lane.keep([isinstance(outcome, Retry | Unknown) for outcome in outcomes])
-        self._save(lane)
-        self._lanes[lane.holding] = self._lanes.pop(lane.holding)
+            self._not_before, self._ordered, self._error = self._clock(), False, None
+        self._keep(consignment)
+        if not consignment.items:
+            self._hands.remove(hand)
 
-    def _send(self, entries: Sequence[Entry]) -> Sequence[Outcome]:
+    def _set_aside(self, consignment: Consignment) -> list[Retry | Unknown]:
+        """Park what must not be sent again, and return why that failed, if it did."""
+        horizon = self.sink.horizon
+        if horizon is None:
+            return []
+        latest = self._now() - (horizon - min(LONGEST_MARGIN, horizon / 2))
+        stays: list[Item] = []
+        failures: list[Retry | Unknown] = []
+        for item in consignment.items:
+            if item.sent is None or item.sent > latest:
+                stays.append(item)
+                continue
+            at = datetime.fromtimestamp(item.sent, UTC).isoformat(timespec="seconds")
+            reason = f"in doubt: sent at {at}, the destination forgets ids after {horizon:.0f} s"
+            outcome = self._park(item, Permanent(reason))
+            if isinstance(outcome, Retry):
+                stays.append(item)
+                failures.append(outcome)
+        consignment.items = stays
+        return failures
+
+    def _send(self, consignment: Consignment) -> list[Retry | Unknown]:
+        """Send what is in hand; leave of it what failed, and return how."""
+        items = consignment.items
+        if not items:
+            return []
+        moments = [item.sent for item in items]
+        now = self._now()
+        for item in items:
+            item.sent = now if item.sent is None else item.sent
+        if not self._keep(consignment) and self.sink.horizon is not None:
+            outcomes: Sequence[Outcome] = [Retry(reason="not sent: no note of it can be kept")] * len(items)
+        else:
+            outcomes = self._outcomes(items)
+        consignment.items = []
+        failures: list[Retry | Unknown] = []
+        for item, moment, answer in zip(items, moments, outcomes, strict=True):
+            outcome = self._park(item, answer) if isinstance(answer, Permanent) else answer
+            if isinstance(outcome, Retry):
+                item.sent = moment
+            if isinstance(outcome, Retry | Unknown):
+                consignment.items.append(item)
+                failures.append(outcome)
+        return failures
+
+    def _outcomes(self, items: Sequence[Item]) -> Sequence[Outcome]:
         try:
-            outcomes = self.sink.send([entry.payload for entry in entries])
+            outcomes = self.sink.send([item.payload for item in items])
         except Exception as error:  # a sink may be anybody's  # noqa: BLE001
             _log.exception("sink %s raised", self.sink.name)
-            return [Unknown(type(error).__name__)] * len(entries)
-        if len(outcomes) != len(entries):
-            _log.error("sink %s: %d outcomes for %d events", self.sink.name, len(outcomes), len(entries))
-            return [Unknown("a wrong number of outcomes")] * len(entries)
+            return [Unknown(type(error).__name__)] * len(items)
+        if len(outcomes) != len(items):
+            _log.error("sink %s: %d outcomes for %d events", self.sink.name, len(outcomes), len(items))
+            return [Unknown("a wrong number of outcomes")] * len(items)
         return outcomes
 
-    def _park(self, entry: Entry, outcome: Permanent) -> Outcome:
+    def _park(self, item: Item, outcome: Permanent) -> Outcome:
         try:
-            park(self._directory, self.sink.name, outcome.reason, entry.payload)
+            park(self._directory, self.sink.name, outcome.reason, item.payload)
         except OSError as error:
             return Retry(reason=f"not parked: {error.strerror}")
-        _log.error("sink %s refuses an event for good, it is parked: %.200r", self.sink.name, outcome.reason)
+        _log.error("sink %s: an event is parked: %.200r", self.sink.name, outcome.reason)
         return outcome
 
-    def _wait(self, failures: Sequence[Retry | Unknown]) -> None:
+    def _wait(self, hand: _Hand, failures: Sequence[Retry | Unknown], *, accepted: bool) -> None:
+        """Put off what failed; the sink altogether where it took nothing, or asked for it."""
+        self._error = failures[0].reason
+        self._failures += not accepted
+        hand.failures += 1
+        now, chance = self._clock(), self._random()
+        hand.not_before = now + chance * self._bound(hand.failures)
         retries = [failure for failure in failures if isinstance(failure, Retry)]
         orders = [retry.after for retry in retries if retry.after is not None]
-        bound = min(self._longest_backoff, self._backoff * 2.0 ** min(self._failures - 1, _DOUBLINGS))
-        wait = self._random() * bound
+        wait = 0.0 if accepted else chance * self._bound(self._failures)
         if orders:
             # Jitter on top: many processes were told the same moment.
-            wait = min(max(orders), LONGEST_ORDER) + self._random() * self._backoff
+            wait = min(max(orders), LONGEST_ORDER) + chance * self._backoff
+            hand.not_before = now + wait
         self._ordered = bool(orders)
-        self._not_before = self._clock() + wait
+        self._not_before = now + wait
         _log.warning(
-            "sink %s did not take %d events, next attempt in %.2f s: %.200r",
+            "sink %s did not take %d events, which are sent again in %.2f s: %.200r",
             self.sink.name,
             len(failures),
-            wait,
-            failures[0].reason,
+            hand.not_before - now,
+            self._error,
         )
 
-    def _save(self, lane: _Lane) -> None:
-        if lane.cursor == lane.saved:
-            return
+    def _bound(self, failures: int) -> float:
+        return min(self._longest_backoff, self._backoff * 2.0 ** min(failures - 1, _DOUBLINGS))
+
+    def _keep(self, consignment: Consignment) -> bool:
         try:
-            lane.holding.estate.save_cursor(self.sink.name, lane.cursor)
+            self._supply.keep(consignment)
         except OSError as error:
-            _log.warning("%s: cursor not kept: %s", lane.holding.estate.path, error.strerror)
-        lane.saved = lane.cursor
-        self._holdings.passed(lane.holding, self.sink.name, lane.cursor)
+            _log.warning("sink %s: no note of a batch can be kept: %s", self.sink.name, error.strerror)
+            return False
+        return True
 
-
-class _Lane:
-    """Where one sink stands in one holding: what is in hand, and up to where it was read."""
-
-    def __init__(self, holding: Holding, start: Position) -> None:
-        self.holding = holding
-        self.pending: list[Entry] = []
-        self.saved = start
-        self._read_to = start
-        self._as_it_was = False
-
-    @property
-    def cursor(self) -> Position:
-        """Return the place before which the sink needs nothing."""
-        return self.pending[0].position if self.pending else self._read_to
-
-    def is_behind(self, stop: Position) -> bool:
-        """Whether there is more to read."""
-        return self._read_to < stop
-
-    def load(self, most: int, stop: Position) -> bool:
-        """Fill the batch, and return whether there is anything to send; raises `OSError`."""
-        if not self._as_it_was and len(self.pending) < most and self.is_behind(stop):
-            live = stop if self.holding.end is None else None
-            estate = self.holding.estate.path
-            run = read_run(estate, self._read_to, live, count=most - len(self.pending), size=BATCH_BYTES)
-            for damage in run.damages:
-                _log.error("%s", damage)
-            self.pending += run.entries
-            self._read_to = run.after
-        return bool(self.pending)
-
-    def keep(self, failed: Sequence[bool]) -> None:
-        """Drop from the batch what has not failed."""
-        self._as_it_was = all(failed)
-        self.pending = [entry for entry, kept in zip(self.pending, failed, strict=True) if kept]
+    def _look(self) -> None:
+        """Learn how far behind the sink is, and say so when that is an error."""
+        self._backlog = self._supply.backlog()
+        oldest = self._backlog.oldest
+        age = 0.0 if oldest is None else self._now() - oldest
+        if age < FIRST_ALARM:
+            self._alarm = FIRST_ALARM
+        if age >= self._alarm:
+            _log.error(
+                "sink %s: %d events wait, the oldest for %.0f s: %.200r",
+                self.sink.name,
+                self._backlog.events,
+                age,
+                self._error,
+            )
+            while self._alarm <= age:
+                self._alarm *= 2

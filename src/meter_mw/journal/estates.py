@@ -1,6 +1,7 @@
 """An estate: the segments of one process, in a directory of their own, and the lock that says who has it.
 
-Rule 1: whoever writes, forwards or removes an estate holds a flock on its directory.
+Rule 1: whoever writes an estate holds a flock on its directory; whoever forwards it has its mandate
+        (mandates.py); whoever removes it has both, and its writer may do so when all is settled.
 Rule 2: the kernel drops the flock with its process, so an estate that can be locked is an orphan.
 Rule 3: no symbolic link inside a journal's directory is followed.
 """
@@ -14,14 +15,11 @@ import os
 import re
 import secrets
 import stat
-import struct
 import time
-from hashlib import sha256
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 from meter_mw.journal.frames import Frame, Kind, scan
-from meter_mw.journal.segments import Header, JournalError, Position
+from meter_mw.journal.segments import Header, JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +31,6 @@ SPARE = "spare"
 _ESTATE_NAME = re.compile(r"p[0-9a-f]{14}-\d+-[0-9a-f]{8}")
 _SEGMENT_NAME = re.compile(r"(\d{8,})\.seg")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CURSOR = struct.Struct("<4sQQ")
-_CURSOR_MAGIC = b"MWC1"
 _BIRTH_ATTEMPTS = 16
 
 
@@ -52,29 +48,24 @@ class Estate:
         for _ in range(_BIRTH_ATTEMPTS):
             path = directory / f"p{started_us:014x}-{os.getpid()}-{secrets.token_hex(4)}"
             path.mkdir(mode=0o700)
+            try:
+                fd = _locked(path)
+            except OSError:
+                path.rmdir()
+                raise
             # Another process may find the newborn first, take it for an orphan and remove it.
-            if estate := cls.lock(path):
-                return estate
+            if fd is not None:
+                return cls(path, fd)
         raise JournalError(f"{directory}: no directory of our own after {_BIRTH_ATTEMPTS} attempts")
 
     @classmethod
     def lock(cls, path: Path) -> Estate | None:
         """Lock an estate that no process has; `None` when one has, or when it is not ours to take."""
         try:
-            fd = os.open(path, _DIRECTORY)
+            fd = _locked(path)
         except OSError:
             return None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = os.fstat(fd)
-            still_there = found.st_ino == path.lstat().st_ino
-        except OSError:
-            os.close(fd)
-            return None
-        if not still_there or os.geteuid() not in (0, found.st_uid):
-            os.close(fd)
-            return None
-        return cls(path, fd)
+        return None if fd is None else cls(path, fd)
 
     def sequences(self) -> list[int]:
         """Return the numbers of the segments, in order; raises `OSError`."""
@@ -83,47 +74,6 @@ class Estate:
     def segment_path(self, sequence: int) -> Path:
         """Return where a segment lies."""
         return segment_path(self.path, sequence)
-
-    def source(self) -> str | None:
-        """Return whose events these are, by the first header that can be read."""
-        for sequence in self.sequences():
-            with contextlib.suppress(OSError, ValueError), opened(self.segment_path(sequence)) as fd:
-                first = next(scan(fd), None)
-                if isinstance(first, Frame) and first.kind is Kind.SEGMENT:
-                    return Header.decode(first.payload).source
-        return None
-
-    def load_cursor(self, sink: str) -> Position:
-        """Return where a sink stands; the beginning when that is not known."""
-        try:
-            with opened(self.path / _cursor_name(sink)) as fd:
-                record = os.read(fd, _CURSOR.size + 4)
-            magic, sequence, offset = _CURSOR.unpack(record[:-4])
-        except (OSError, struct.error):
-            return Position(0, 0)
-        if magic != _CURSOR_MAGIC or crc32(record[:-4]) != int.from_bytes(record[-4:], "little"):
-            return Position(0, 0)
-        return Position(sequence, offset)
-
-    def save_cursor(self, sink: str, position: Position) -> None:
-        """Remember where a sink stands; raises `OSError`.
-
-        Not synced: an older cursor after a power cut sends events again, it loses none.
-        """
-        record = _CURSOR.pack(_CURSOR_MAGIC, position.sequence, position.offset)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self.path / _cursor_name(sink), flags, 0o600)
-        try:
-            os.pwrite(fd, record + crc32(record).to_bytes(4, "little"), 0)
-        finally:
-            os.close(fd)
-
-    def discard(self, before: int, *, retention: float) -> None:
-        """Delete the segments numbered below `before` that were last written `retention` seconds ago."""
-        for sequence in self.sequences():
-            path = self.segment_path(sequence)
-            if sequence < before and (not retention or path.lstat().st_mtime + retention <= time.time()):
-                path.unlink()
 
     def remove(self) -> None:
         """Delete the estate with all that is in it; raises `OSError`."""
@@ -150,6 +100,26 @@ class Estate:
         """Drop, in a child, the lock that is the parent's."""
         if self._fd >= 0:
             os.close(self._fd)
+
+
+def _locked(path: Path) -> int | None:
+    """Open and lock a directory; `None` when another process has it or had it removed, or owns it.
+
+    Raises `OSError` where it cannot be opened.
+    """
+    fd = os.open(path, _DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(fd)
+        if found.st_ino == path.lstat().st_ino and os.geteuid() in (0, found.st_uid):
+            return fd
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
 
 
 def estate_paths(directory: Path) -> list[Path]:
@@ -183,6 +153,27 @@ def is_held(path: Path) -> bool:
     return False
 
 
+def source_of(estate: Path) -> str | None:
+    """Return whose events an estate holds, by the first header that can be read; raises `OSError`."""
+    for sequence in segment_numbers(estate):
+        with contextlib.suppress(OSError, ValueError), opened(segment_path(estate, sequence)) as fd:
+            first = next(scan(fd), None)
+            if isinstance(first, Frame) and first.kind is Kind.SEGMENT:
+                return Header.decode(first.payload).source
+    return None
+
+
+def discard_segments(estate: Path, before: int, *, retention: float) -> None:
+    """Delete the segments numbered below `before` that were last written `retention` seconds ago.
+
+    Raises `OSError`.
+    """
+    for sequence in segment_numbers(estate):
+        path = segment_path(estate, sequence)
+        if sequence < before and (not retention or path.lstat().st_mtime + retention <= time.time()):
+            path.unlink()
+
+
 def segment_numbers(estate: Path) -> list[int]:
     """Return the numbers of the segments of an estate, in order; raises `OSError`."""
     names = (_SEGMENT_NAME.fullmatch(path.name) for path in estate.iterdir())
@@ -204,8 +195,3 @@ def opened(path: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _cursor_name(sink: str) -> str:
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", sink)[:48]
-    return f"cursor-{readable}-{sha256(sink.encode()).hexdigest()[:12]}"

@@ -1,0 +1,96 @@
+"""Following a living writer: its events up to the last whole frame, and how many lie ahead.
+
+Rule 1: a writer finishes each frame before the next one, and each segment before the next one. What
+        lies before a frame that was seen whole is therefore whole at a second look, or damaged.
+Rule 2: what follows the last whole frame of the last segment is being written: no damage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from meter_mw.journal.estates import opened, segment_numbers, segment_path
+from meter_mw.journal.frames import Kind, frame_size
+from meter_mw.journal.reading import Run, read_run
+from meter_mw.journal.segments import Position
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_END = 1 << 62
+_PREFIX = struct.Struct("<4sI")
+_OVERHEAD = frame_size(0)
+_KINDS = frozenset(kind.value for kind in Kind)
+
+
+def read_living(estate: Path, start: Position, *, count: int, size: int) -> Run:
+    """Read like `read_run`, from an estate whose writer goes on; raises `OSError`."""
+    numbers = segment_numbers(estate)
+    if not numbers:
+        return Run((), (), start)
+    last = numbers[-1]
+    begin = start.offset if start.sequence == last else 0
+    stop = Position(last, step_over(segment_path(estate, last), begin)[1])
+    run = read_run(estate, start, stop, count=count, size=size)
+    if run.after == start and not _is_blank(segment_path(estate, last), begin):
+        run = read_run(estate, start, Position(last, _END), count=count, size=size)
+    if not run.damages and run.after.offset != _END:
+        return run
+    after = _whole(run, start, last)
+    if after <= start:
+        return Run((), (), start)
+    again = read_run(estate, start, after, count=count, size=size)
+    return Run(again.entries, again.damages, again.after)
+
+
+def tail_of(estate: Path) -> Position:
+    """Return where the last frame of an estate ends now; raises `OSError`."""
+    numbers = segment_numbers(estate)
+    if not numbers:
+        return Position(0, 0)
+    return Position(numbers[-1], step_over(segment_path(estate, numbers[-1]), 0)[1])
+
+
+def step_over(path: Path, begin: int, stop: int = _END) -> tuple[int, int]:
+    """Return how many events lie between two offsets of a segment, and where the last frame ends.
+
+    Goes by the lengths that the frames declare, from the frame at `begin` to the first place where none
+    begins. (0, `begin`) for a file that is not there. Raises `OSError`.
+    """
+    with contextlib.suppress(FileNotFoundError), opened(path) as fd:
+        size = min(stop, os.fstat(fd).st_size)
+        if size > begin:
+            with mmap.mmap(fd, size, prot=mmap.PROT_READ) as tape:
+                return _step_over(tape, begin, size)
+    return 0, begin
+
+
+def _step_over(tape: mmap.mmap, begin: int, size: int) -> tuple[int, int]:
+    events, at, event = 0, begin, Kind.EVENT.value
+    while at + _OVERHEAD <= size:
+        magic, length = _PREFIX.unpack_from(tape, at)
+        following = at + _OVERHEAD + length
+        if magic not in _KINDS or following > size:
+            break
+        events += magic == event
+        at = following
+    return events, at
+
+
+def _whole(run: Run, start: Position, last: int) -> Position:
+    """Return up to where all that was read is finished."""
+    if run.after.offset != _END and not (run.damages and run.damages[-1].end >= run.after.offset):
+        return run.after
+    if run.entries and run.entries[-1].sequence == last:
+        return run.entries[-1].after
+    return max(start, Position(last, 0))
+
+
+def _is_blank(path: Path, at: int) -> bool:
+    with contextlib.suppress(FileNotFoundError), opened(path) as fd:
+        return not os.pread(fd, 4, at).strip(b"\0")
+    return True

@@ -1,0 +1,118 @@
+"""A standing: where a sink stands in an estate, and what of it is in hand.
+
+It is written twice a batch, before the sink is sent anything and after it has answered, so that
+`kill -9` at any moment leaves it known what may be at the destination. Two files take turns:
+a write that is torn leaves the one before it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, TypeAlias
+from zlib import crc32
+
+import msgspec
+
+from meter_mw.journal.estates import opened
+from meter_mw.journal.segments import Position
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LONGEST = 1 << 24
+_BEGINNING = Position(0, 0)
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_Place: TypeAlias = tuple[int, int]
+_Record: TypeAlias = tuple[int, _Place, list[list[tuple[_Place, _Place, float | None]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive events in hand, from where the first begins to where the last ends.
+
+    `sent` is when they were first sent with an unknown outcome, in seconds since 1970.
+    """
+
+    start: Position
+    end: Position
+    sent: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Up to where events were handed out, and the consignments that are in hand, each by its spans."""
+
+    read_to: Position = _BEGINNING
+    consignments: tuple[tuple[Span, ...], ...] = ()
+
+    @property
+    def cursor(self) -> Position:
+        """The place before which the sink needs nothing."""
+        return min((spans[0].start for spans in self.consignments), default=self.read_to)
+
+
+class StandingFile:
+    """The standing of one sink in one estate, on the disk.
+
+    With `durable` each write is on the disk itself before it returns, for destinations that forget ids.
+    """
+
+    def __init__(self, estate: Path, sink: str, *, durable: bool = False) -> None:
+        readable = re.sub(r"[^A-Za-z0-9.-]+", "_", sink)[:48]
+        name = f"cursor-{readable}-{sha256(sink.encode()).hexdigest()[:12]}"
+        self._paths = (estate / f"{name}.0", estate / f"{name}.1")
+        self._durable = durable
+        self._serial = 0
+
+    def load(self) -> Standing:
+        """Return the standing that was saved last; the beginning when none is known."""
+        self._serial, standing = max((_read(path) for path in self._paths), key=lambda found: found[0])
+        return standing
+
+    def save(self, standing: Standing) -> None:
+        """Remember a standing; raises `OSError`."""
+        self._serial += 1
+        text = _encode(self._serial, standing)
+        fd = os.open(self._paths[self._serial % 2], _WRITE, 0o600)
+        try:
+            if os.pwrite(fd, text, 0) != len(text):
+                raise OSError(0, "no room for all of it", str(self._paths[0]))
+            if self._durable:
+                os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+
+def _encode(serial: int, standing: Standing) -> bytes:
+    consignments = [
+        [(_place(span.start), _place(span.end), span.sent) for span in spans]
+        for spans in standing.consignments
+    ]
+    text = msgspec.json.encode((serial, _place(standing.read_to), consignments))
+    return b"%08x %s\n" % (crc32(text), text)
+
+
+def _read(path: Path) -> tuple[int, Standing]:
+    """Return a file's serial and standing; serial 0 and the beginning for one that is not whole."""
+    try:
+        with opened(path) as fd:
+            line = os.read(fd, _LONGEST).partition(b"\n")[0]
+        checksum, _, text = line.partition(b" ")
+        if int(checksum, 16) != crc32(text):
+            return 0, Standing()
+        serial, read_to, consignments = msgspec.json.decode(text, type=_Record)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return 0, Standing()
+    spans = tuple(
+        tuple(Span(Position(*start), Position(*end), sent) for start, end, sent in each)
+        for each in consignments
+    )
+    return serial, Standing(Position(*read_to), spans)
+
+
+def _place(position: Position) -> _Place:
+    return position.sequence, position.offset
