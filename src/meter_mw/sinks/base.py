@@ -39,9 +39,13 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The event was sent and no answer came; sent again, its id makes a second copy harmless."""
+    """The event was sent and may have arrived; sent again, its id makes a second copy harmless.
+
+    `after` is the least number of seconds to wait, `None` when the destination named none.
+    """
 
     reason: str = ""
+    after: float | None = None
 
 
 Outcome: TypeAlias = Delivered | Duplicate | Permanent | Retry | Unknown

@@ -8,15 +8,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from meter_mw.sinks.answers import Answer, outcomes
-from meter_mw.sinks.base import Outcome, Retry, Unknown
+from meter_mw.sinks.answers import outcomes
 from meter_mw.sinks.kinds import PLAIN_HTTP, TIMEOUT, URL, Form, Option, Service, Settings, SinkKind
 from meter_mw.sinks.poster import Poster
+from meter_mw.sinks.sifting import sift
 from meter_mw.sinks.signing import Signer, fault_of_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from meter_mw.sinks.answers import Answer
+    from meter_mw.sinks.base import Outcome, Retry, Unknown
 
 
 class HttpSink:
@@ -53,25 +56,7 @@ class HttpSink:
 
         After an attempt that failed as a whole, nothing more of the batch is sent this time.
         """
-        found: list[Outcome] = []
-        stack = [batch] if batch else []
-        while stack:
-            part = stack.pop()
-            answer = self._attempt(part)
-            if isinstance(answer, Answer):
-                if answer.divides and len(part) > 1:
-                    middle = len(part) // 2
-                    stack += [part[middle:], part[:middle]]
-                    continue
-                found += outcomes(answer, part)
-                if answer.accepts or answer.divides:
-                    continue
-            else:
-                found += [answer] * len(part)
-            after = found[-1].after if isinstance(found[-1], Retry) else None
-            found += [Retry(after, "not sent: the attempt before it failed")] * (len(batch) - len(found))
-            break
-        return found
+        return sift(batch, self._attempt, _read)
 
     def close(self) -> None:
         """Close the connection."""
@@ -83,6 +68,11 @@ class HttpSink:
         if self._signer:
             fields |= self._signer.headers(body, self._clock())
         return self._poster.post(body, fields)
+
+
+def _read(answer: Answer, batch: Sequence[bytes]) -> Mapping[int, Outcome]:
+    """Give what an answer says of each event; a refusal of several says nothing of any."""
+    return {} if answer.divides and len(batch) > 1 else dict(enumerate(outcomes(answer, batch)))
 
 
 def _open(settings: Settings, service: Service) -> HttpSink:  # noqa: ARG001 - every kind is opened alike
