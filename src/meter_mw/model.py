@@ -140,6 +140,9 @@ REQUEST_EVENT = "meter_mw.request.v1"
 THRESHOLD_EVENT = "meter_mw.threshold.v1"
 """The type of the events that tell of a cap whose threshold was reached."""
 
+ADJUSTMENT_EVENT = "meter_mw.adjustment.v1"
+"""The type of the events by which an operator corrects what was recorded."""
+
 
 @dataclass(frozen=True, slots=True)
 class UsageEvent:

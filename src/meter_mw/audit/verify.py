@@ -13,7 +13,7 @@ from meter_mw.audit.seals import BEFORE_ALL, Seal, SealError
 from meter_mw.journal.estates import estate_paths, is_held, segment_numbers, segment_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from meter_mw.audit.book import Book
@@ -47,7 +47,7 @@ def verify(directory: Path, book: Book, key: Checking, *, head: str | None = Non
     yield from _unsealed(directory, sealed)
 
 
-def _book(book: Book, key: Checking) -> Iterator[Finding]:
+def _book(book: Book, key: Checking) -> Generator[Finding, None, list[Seal]]:
     """Check the lines of the book, and return the seals that can be read."""
     seals: list[Seal] = []
     before = BEFORE_ALL

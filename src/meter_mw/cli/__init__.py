@@ -6,6 +6,7 @@ from importlib import metadata
 
 import click
 
+from meter_mw.cli.adjust import adjust
 from meter_mw.cli.audit import audit
 from meter_mw.cli.check import check
 from meter_mw.cli.keys import keys
@@ -24,6 +25,7 @@ def main() -> None:
     """Meter HTTP APIs: check a policy, and look after what it counts."""
 
 
+main.add_command(adjust)
 main.add_command(audit)
 main.add_command(check)
 main.add_command(keys)

@@ -46,6 +46,9 @@ RESERVED = frozenset(
         "part",
         "charged",
         "cut",
+        "reaped",
+        "reason",
+        "by",
     ]
 )
 """Names that usage events use for other things."""

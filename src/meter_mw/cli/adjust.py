@@ -1,0 +1,115 @@
+"""`meter-mw adjust`: correct what was recorded, by an event that names it, with the reason."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from meter_mw.adjusting import AdjustmentError, Recorded, adjustment, parse_changes, void, void_id
+from meter_mw.audit.proofs import recorded
+from meter_mw.cli import policies
+from meter_mw.cli.policies import refuse
+from meter_mw.events import encode
+from meter_mw.journal import Journal, JournalError
+from meter_mw.rids import new_rid
+
+if TYPE_CHECKING:
+    from meter_mw.model import UsageEvent
+    from meter_mw.policy.policy import Policy
+
+_LONGEST_REASON = 500
+
+
+@click.command()
+@click.argument("event")
+@click.argument("changes", nargs=-1, metavar="[FIELD=UNITS]...")
+@click.option("--why", required=True, metavar="TEXT", help="The reason, which is recorded.")
+@click.option("--void", "voids", is_flag=True, help="Take back all that the event counted.")
+@click.option(
+    "--now",
+    is_flag=True,
+    help="Count the correction in the present period, as where the one of the event is invoiced already.",
+)
+@click.option("--by", metavar="NAME", help="Who corrects; without it the user of this system.")
+@click.option(
+    "--event-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The event as it was delivered, where the journal has it no more.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the correction, and record nothing.")
+@click.option(
+    "--policy", envvar="METER_POLICY", default=policies.DEFAULT, help="The policy file.", metavar="PATH"
+)
+def adjust(
+    event: str, changes: tuple[str, ...], event_file: Path | None, policy: str, *, dry_run: bool, **said: Any
+) -> None:
+    """Correct the event with the id EVENT: FIELD=UNITS adds units, or takes them back (requests=-1).
+
+    The original stays as it is. The correction goes through the journal to every sink, which puts it
+    into words of its backend. To void an event twice has the effect of once.
+    """
+    rules = policies.loaded(policy)
+    payload = event_file.read_bytes().strip() if event_file else recorded(rules.events.journal, event)
+    if payload is None:
+        refuse(f"{event} is not in {rules.events.journal}; give the event as delivered with --event-file")
+    try:
+        encoded = encode(_correction(rules, event, payload, changes, **said))
+    except AdjustmentError as error:
+        refuse(str(error))
+    if not dry_run:
+        _record(Journal(rules.events.journal, rules.source), encoded)
+    click.echo(json.dumps(json.loads(encoded), indent=2, ensure_ascii=False))
+    click.echo(
+        "not recorded (--dry-run)" if dry_run else "recorded; the forwarder brings it to the sinks", err=True
+    )
+
+
+def _correction(
+    rules: Policy,
+    event: str,
+    payload: bytes,
+    words: tuple[str, ...],
+    *,
+    voids: bool,
+    now: bool,
+    why: str,
+    by: str | None,
+) -> UsageEvent:
+    original = Recorded.decode(rules, payload)
+    if original.id != event:
+        raise AdjustmentError(f"the file holds event {original.id}, not {event}")
+    if voids == bool(words):
+        raise AdjustmentError("expected either FIELD=UNITS or --void")
+    now_us = time.time_ns() // 1_000
+    return adjustment(
+        rules,
+        original,
+        void(original) if voids else parse_changes(rules, words),
+        rid=void_id(original) if voids else new_rid(now_us),
+        time_us=now_us if now else _microseconds(original.time),
+        reason=why[:_LONGEST_REASON],
+        by=by or getpass.getuser(),
+    )
+
+
+def _record(journal: Journal, payload: bytes) -> None:
+    try:
+        journal.append(payload)
+        journal.sync()
+    except JournalError as error:
+        refuse(f"not recorded: {error}")
+    journal.close()
+
+
+def _microseconds(time_of_event: str) -> int:
+    try:
+        moment = datetime.fromisoformat(time_of_event)
+    except ValueError:
+        raise AdjustmentError(f"the event's time {time_of_event!r} cannot be read") from None
+    return round(moment.timestamp() * 1_000_000)

@@ -1,0 +1,108 @@
+"""Corrections: new events that name the one before, and take back no more than there was."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from meter_mw.adjusting import AdjustmentError, Recorded, adjustment, parse_changes, void, void_id
+from meter_mw.events import encode
+from support.policies import policy, rate
+
+RULES = policy(rate(1))
+
+
+def event(**data: object) -> bytes:
+    fields = {
+        "requests": 2,
+        "request_bytes": 10,
+        "response_bytes": 0,
+        "tokens": 7,
+        "route": "v1",
+        "status": 200,
+    }
+    return json.dumps(
+        {
+            "id": "rid-1",
+            "type": "meter_mw.request.v1",
+            "subject": "acme",
+            "time": "2026-01-31T23:59:59.5Z",
+            "data": fields | {"plan": "default", "key": "k1_0"} | data,
+        }
+    ).encode()
+
+
+def corrected(changes: dict[str, int], reason: str = "double submit") -> dict[str, Any]:
+    original = Recorded.decode(RULES, event())
+    made = adjustment(RULES, original, changes, rid="rid-2", time_us=1_000, reason=reason, by="ann")
+    return json.loads(encode(made))  # type: ignore[no-any-return]
+
+
+def test_a_correction_names_what_it_corrects_and_why() -> None:
+    made = corrected({"requests": -1, "tokens": 3})
+    assert (made["id"], made["type"], made["subject"]) == ("rid-2", "meter_mw.adjustment.v1", "acme")
+    assert made["data"] == {
+        "requests": -1,
+        "tokens": 3,
+        "route": "v1",
+        "plan": "default",
+        "key": "k1_0",
+        "policy": RULES.digest,
+        "amends": "rid-1",
+        "reason": "double submit",
+        "by": "ann",
+    }
+
+
+def test_no_more_is_taken_back_than_was_recorded() -> None:
+    with pytest.raises(AdjustmentError, match="rid-1 recorded requests=2; -3 takes back more than that"):
+        corrected({"requests": -3})
+    with pytest.raises(AdjustmentError, match="recorded response_bytes=0"):
+        corrected({"response_bytes": -1})
+
+
+def test_a_correction_needs_a_reason() -> None:
+    with pytest.raises(AdjustmentError, match="--why"):
+        corrected({"requests": 1}, reason="  ")
+
+
+def test_voiding_takes_back_all_that_counted_under_one_id() -> None:
+    original = Recorded.decode(RULES, event())
+    assert void(original) == {"requests": -2, "request_bytes": -10, "tokens": -7}
+    assert void_id(original) == "void-rid-1"
+    nothing = Recorded.decode(RULES, event(requests=0, request_bytes=0, tokens=0))
+    with pytest.raises(AdjustmentError, match="counted nothing"):
+        void(nothing)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("request=-1",), "found 'request'; expected one of requests, request_bytes"),
+        (("requests",), "found 'requests'; expected requests=UNITS"),
+        (("requests=1.5",), "whole units"),
+        (("requests=--1",), "whole units"),
+        (("requests=٣",), "whole units"),
+        (("requests=99999999999999999",), "whole units"),
+        (("requests=1", "requests=2"), "named twice"),
+        (("requests=0",), "nothing would change"),
+        ((), "nothing would change"),
+    ],
+)
+def test_words_that_are_no_change_are_told(words: tuple[str, ...], complaint: str) -> None:
+    with pytest.raises(AdjustmentError, match=complaint):
+        parse_changes(RULES, words)
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"data": 1, "type": "x", "id": "y"}'])
+def test_what_is_no_event_is_told(payload: bytes) -> None:
+    with pytest.raises(AdjustmentError, match="not a usage event"):
+        Recorded.decode(RULES, payload)
+
+
+def test_a_threshold_is_not_corrected() -> None:
+    payload = event().replace(b"request.v1", b"threshold.v1")
+    with pytest.raises(AdjustmentError, match="holds usage to correct"):
+        Recorded.decode(RULES, payload)
