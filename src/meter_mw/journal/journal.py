@@ -2,8 +2,10 @@
 
 Rule 1: what `append` returned for survives the death of the process (page cache), and after at
         most one sync interval the death of the machine (group fdatasync).
-Rule 2: what `append` raised for left nothing, and hides nothing that is appended later.
-Rule 3: after a fork the same journal writes segments of the child's own.
+Rule 2: while the disk takes nothing, events wait in memory, within a bound and in order; they have
+        a place of their own then (`Position.is_held`), and rule 1 begins when they are written.
+Rule 3: what `append` raised for left nothing, and hides nothing that is appended later.
+Rule 4: after a fork the same journal writes segments of the child's own.
 """
 
 from __future__ import annotations
@@ -13,29 +15,36 @@ import logging
 import os
 import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meter_mw import forks
 from meter_mw.journal.durable import Durable
-from meter_mw.journal.estates import SPARE, Estate, estate_paths, is_held, owner_of
+from meter_mw.journal.estates import estate_paths, is_held, owner_of
 from meter_mw.journal.pulse import Pulse
-from meter_mw.journal.segments import (
-    JournalError,
-    Position,
-    Segment,
-    check_size,
-    first_header,
-    frames_size,
-    preallocate,
-    segment_size,
-)
+from meter_mw.journal.reserve import Reserve
+from meter_mw.journal.segments import JournalError, check_size
+from meter_mw.journal.space import Space
+from meter_mw.journal.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from meter_mw.journal.estates import Estate
+    from meter_mw.journal.segments import Position, Segment
+    from meter_mw.journal.syncing import Seal
+
 _log = logging.getLogger("meter_mw.journal")
+
+RESERVE = 4 << 20
+"""Bytes of events that wait in memory while the disk takes none."""
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+"""Seconds between two attempts to write what waits."""
+
+_STEP = 256
+"""Events that are written before others may append again."""
 
 
 class Journal:
@@ -43,7 +52,9 @@ class Journal:
 
     Nothing is opened before the first append. `source` is the CloudEvents source of the events;
     only a journal of the same source adopts what this one leaves. `sync_interval` is in seconds.
-    `seal` gives the footer of a segment that is finished, in the journal's thread; empty for none.
+    `max_bytes` bounds the directory, with what other processes keep there. `reserve_bytes` are kept in
+    memory while the disk takes nothing. `seal` gives the footer of a segment that is finished, in the
+    journal's thread; empty for none.
     """
 
     def __init__(
@@ -53,13 +64,19 @@ class Journal:
         *,
         segment_bytes: int = 8 << 20,
         sync_interval: float = 0.02,
-        seal: Callable[[Segment], bytes] | None = None,
+        max_bytes: int | None = None,
+        reserve_bytes: int = RESERVE,
+        seal: Seal | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.directory = directory
         self.source = source
-        self._seal = seal
         self._segment_bytes = segment_bytes
         self._sync_interval = sync_interval
+        self._max_bytes = max_bytes
+        self._reserve_bytes = reserve_bytes
+        self._seal = seal
+        self._clock = clock
         self._listeners: list[Callable[[], None]] = []
         self._start_afresh()
         forks.register(self)
@@ -69,26 +86,36 @@ class Journal:
         self._syncing = threading.Lock()
         self._pulse = self._new_pulse()
         self._durable = Durable()
-        self._sequence = 0
-        self._reset_files()
-
-    def _reset_files(self) -> None:
-        self._estate: Estate | None = None
-        self._segment: Segment | None = None
-        self._retired: list[Segment] = []
-        self._spare: int | None = None
+        self._space = Space(self.directory, self._max_bytes, self._clock)
+        self._writer = Writer(self.directory, self.source, self._segment_bytes, self._space)
+        self._reserve = Reserve(self._reserve_bytes, self._clock, repr(self))
         self._settled: tuple[Estate, Position] | None = None
-        self._nameless = False
+        self._pause, self._retry_at = _FIRST_PAUSE, self._clock()
 
     def __repr__(self) -> str:
         return f"Journal({str(self.directory)!r}, {self.source!r})"
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether the disk takes events, and there is room for those of new requests. Costs one look."""
+        return self._reserve.trouble is None
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether the bound is near: what every sink has should go now, whatever its retention."""
+        return self._space.is_pressed
+
+    @property
+    def lost(self) -> int:
+        """How many events and closings the reserve had no room for, since this process began."""
+        return self._reserve.lost
 
     def append(self, payload: bytes, closing: bytes = b"") -> Position:
         """Keep one event, the UTF-8 JSON of a CloudEvents object, and its closing; return where they end.
 
         Each takes at most 1 MiB. The two are kept by one write: there is never one without the other.
-        Thread-safe, and quick enough for the request path. Raises `JournalError` when the disk
-        does not take it; the next call tries anew.
+        Thread-safe, and quick enough for the request path. Raises `JournalFull` when neither the disk
+        nor the reserve takes it, `JournalError` for what is too large.
         """
         check_size("an event", payload)
         if closing:
@@ -102,12 +129,16 @@ class Journal:
 
     def _append(self, payload: bytes, closing: bytes) -> Position:
         with self._lock:
-            segment = self._segment
-            if segment is None or not segment.fits(payload, closing):
-                segment = self._next_segment(frames_size(payload, closing))
-            segment.append(payload, closing)
+            if self._reserve.trouble is None:
+                try:
+                    end = self._writer.append(payload, closing)
+                except JournalError as error:
+                    self._reserve.begin(str(error))
+                else:
+                    self._pulse.nudge()
+                    return end
             self._pulse.nudge()
-            return segment.end
+            return self._reserve.hold(payload, closing)
 
     def wait(self, position: Position, timeout: float) -> bool:
         """Have all up to the position on the disk; return whether it is within `timeout` seconds.
@@ -139,25 +170,14 @@ class Journal:
         """Have all that was appended on the disk; raises `JournalError`."""
         with self._syncing:
             with self._lock:
-                segment, retired = self._segment, self._retired
-                end = self._tail()
-                estate = self._estate if self._nameless else None
-                self._retired, self._nameless = [], False
-            errors = _attempt_each(*(self._finishing(old) for old in retired))
-            if segment is not None:
-                errors += _attempt_each(lambda: os.fdatasync(segment.fd))
-            if estate is not None:
-                errors += _attempt_each(estate.sync)
-            if segment is not None and end is not None:
-                if errors:
-                    # Linux forgets the pages that it failed to write: what follows goes elsewhere.
-                    segment.broken = True
-                if errors or self._replace_deleted(segment):
-                    self._durable.failed(end)
-                else:
-                    self._durable.reached(end, held=False)
-            if errors:
-                raise JournalError(f"{self.directory}: {errors[0].strerror}") from errors[0]
+                unsynced = self._writer.take_unsynced()
+                end, written = self._writer.end, self._reserve.written
+            errors = unsynced.sync(self._seal)
+            gone = unsynced.segment is not None and self._is_deleted(unsynced.segment)
+            if end is not None:
+                (self._durable.failed if errors or gone else self._durable.reached)(end, written)
+        if errors:
+            raise JournalError(f"not synced: {errors[0].strerror}") from errors[0]
 
     def close(self, timeout: float = 1.0) -> None:
         """Sync, and leave the segments to whichever process adopts them; delete them if all is settled.
@@ -170,29 +190,26 @@ class Journal:
             _log.error("the journal's thread is still syncing; its segments stay as they are")
             return
         with self._syncing, self._lock:
-            segments = self._retired if self._segment is None else [*self._retired, self._segment]
-            estate, spare, tail = self._estate, self._spare, self._tail()
-            nameless = self._nameless
-            settled = estate is not None and tail is not None and self._settled == (estate, tail)
-            self._reset_files()
-        if spare is not None:
-            os.close(spare)
-        errors = _attempt_each(*(self._finishing(segment) for segment in segments))
-        if estate is not None and nameless:
-            errors += _attempt_each(estate.sync)
-        if tail is not None and errors:
-            self._durable.failed(tail)
-        elif tail is not None:
-            self._durable.reached(tail, held=False)
-        if estate is not None:
-            with contextlib.suppress(OSError):
-                if settled:
-                    estate.remove()
-                else:
-                    (estate.path / SPARE).unlink(missing_ok=True)
-            estate.release()
+            self._give_up_reserve()
+            end, written = self._writer.end, self._reserve.written
+            is_settled = self._settled is not None and self._settled == (self._writer.estate, end)
+            left = self._writer.leave()
+        errors = left.leave(self._seal, remove=is_settled)
+        if end is not None:
+            (self._durable.failed if errors else self._durable.reached)(end, written)
         for error in errors:
             _log.error("%r: a segment was not closed well: %s", self, error.strerror)
+
+    def _give_up_reserve(self) -> None:
+        """Write what waits in memory, this last time."""
+        with contextlib.suppress(JournalError):
+            while self._write_first():
+                pass
+        if self._reserve:
+            _log.error("%r: %d events were in memory alone, and are lost", self, len(self._reserve))
+            self._reserve.give_up()
+        if told := self._reserve.end():
+            _log.warning(told)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Have `listener` called, in the journal's thread, after each sync."""
@@ -201,8 +218,8 @@ class Journal:
     def tail(self) -> tuple[Estate, Position] | None:
         """Return the estate being written and where its last event ends; `None` when there is none."""
         with self._lock:
-            end = self._tail()
-            return None if self._estate is None or end is None else (self._estate, end)
+            estate, end = self._writer.estate, self._writer.end
+            return None if estate is None or end is None else (estate, end)
 
     def neighbours(self) -> int:
         """Return how many estates other processes write to now."""
@@ -215,106 +232,90 @@ class Journal:
     def settle(self, estate: Estate, position: Position) -> None:
         """Be told that no event before the position is needed any more."""
         with self._lock:
-            if estate is self._estate:
+            if estate is self._writer.estate:
                 self._settled = (estate, position)
 
     def forget(self) -> None:
         """Drop what belongs to the parent of this process."""
-        segments = self._retired if self._segment is None else [*self._retired, self._segment]
-        for fd in (*(segment.fd for segment in segments), self._spare):
-            if fd is not None:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
-        if self._estate is not None:
-            self._estate.disown()
+        self._writer.disown()
         self._start_afresh()
 
     def _new_pulse(self) -> Pulse:
         return Pulse(self._beat, self._sync_interval)
 
-    def _tail(self) -> Position | None:
-        return self._segment.end if self._segment else None
-
-    def _finishing(self, segment: Segment) -> Callable[[], None]:
-        seal = self._seal
-        return lambda: segment.finish(seal(segment) if seal else b"")
-
-    def _next_segment(self, frames: int) -> Segment:
-        try:
-            if self._estate is None:
-                with forks.GATE:
-                    self._estate = Estate.create(self.directory, time.time_ns() // 1000)
-            segment = self._open_segment(self._estate, frames)
-        except OSError as error:
-            raise JournalError(f"{self.directory}: no new segment: {error.strerror}") from error
-        if self._segment is not None:
-            self._retired.append(self._segment)
-        self._segment = segment
-        self._sequence = segment.header.sequence
-        self._nameless = True
-        return segment
-
-    def _open_segment(self, estate: Estate, frames: int) -> Segment:
-        before, sequence = self._segment, self._sequence + 1
-        if before is None:
-            header = first_header(self.source, time.time_ns() // 1000, sequence)
-        else:
-            header = replace(before.header, sequence=sequence, previous=before.chain.hex())
-        path = estate.segment_path(header.sequence)
-        size = segment_size(self._segment_bytes, frames, header)
-        if self._spare is not None and size == self._segment_bytes:
-            (estate.path / SPARE).rename(path)
-            fd, self._spare = self._spare, None
-        else:
-            fd = preallocate(path, size)
-        try:
-            return Segment(fd, size, header)
-        except JournalError:
-            os.close(fd)
-            path.unlink()
-            raise
-
-    def _beat(self) -> None:
+    def _beat(self) -> float | None:
+        """Sync, and see to what comes after; return the seconds to the next attempt where one is due."""
+        self._space.look()
+        takes = self._write_reserve()
         try:
             self.sync()
-        except JournalError:
-            _log.exception("the journal was not synced")
+        except JournalError as error:
+            takes = False
+            self._failed(error)
+        if takes:
+            self._end_trouble()
         self._prepare_spare()
+        if complaint := self._reserve.complaint():
+            _log.error(complaint)
         for listener in self._listeners:
             listener()
+        return None if self._reserve.trouble is None else self._pause
 
-    def _replace_deleted(self, segment: Segment) -> bool:
+    def _write_reserve(self) -> bool:
+        """Write what waits in memory; return whether the disk takes all, and there is room for more."""
+        if self._space.is_pressed:
+            with self._lock:
+                self._reserve.begin(str(self._space))
+        if self._reserve.trouble is None or self._clock() < self._retry_at:
+            return False
+        try:
+            wrote = True
+            while wrote:
+                with self._lock:
+                    self._writer.prove()
+                    wrote = all(self._write_first() for _ in range(_STEP))
+        except JournalError as error:
+            self._failed(error)
+            return False
+        return not self._space.is_pressed
+
+    def _write_first(self) -> bool:
+        """Write what has waited longest in memory; return whether there was anything."""
+        first = self._reserve.first()
+        if first is not None:
+            self._writer.append(*first)
+            self._reserve.wrote_first()
+        return first is not None
+
+    def _failed(self, error: JournalError) -> None:
+        with self._lock:
+            self._reserve.begin(str(error))
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._retry_at = self._clock() + self._pause
+
+    def _end_trouble(self) -> None:
+        with self._lock:
+            if self._reserve:  # more came meanwhile
+                return
+            told = self._reserve.end()
+            self._pause = _FIRST_PAUSE
+        if told:
+            _log.warning(told)
+
+    def _is_deleted(self, segment: Segment) -> bool:
         """Have the next append begin anew where someone deleted the files that are being written."""
         if os.fstat(segment.fd).st_nlink:
             return False
         _log.error("%r: the journal was deleted while in use, with what it held", self)
         with self._lock:
-            if self._segment is segment and self._estate is not None:
-                self._retired.append(segment)
-                self._estate.release()
-                if self._spare is not None:
-                    os.close(self._spare)
-                self._segment = self._estate = self._spare = None
+            self._writer.abandon(segment)
         return True
 
     def _prepare_spare(self) -> None:
         with self._lock:
-            estate, segment = self._estate, self._segment
-            if estate is None or segment is None or self._spare is not None:
-                return
-            if segment.offset < segment.size // 2:
-                return
-        with contextlib.suppress(OSError):
-            fd = preallocate(estate.path / SPARE, self._segment_bytes)
-            with self._lock:
-                self._spare = fd
-
-
-def _attempt_each(*actions: Callable[[], None]) -> list[OSError]:
-    errors: list[OSError] = []
-    for action in actions:
-        try:
-            action()
-        except OSError as error:
-            errors.append(error)
-    return errors
+            path = self._writer.wants_spare()
+        if path is not None:
+            with contextlib.suppress(OSError, JournalError):
+                fd = self._writer.make_spare(path)
+                with self._lock:
+                    self._writer.keep_spare(path, fd)

@@ -11,15 +11,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("meter_mw.journal")
 
+_AFTER_FAILURE = 1.0
+
 
 class Pulse:
     """Calls `beat` one interval after the first nudge since the last beat.
 
+    A beat may return the seconds after which the next one comes without a nudge.
     A nudge costs one look at a flag, save the first of each interval: a busy caller never waits
     for the thread, nor the thread for the caller.
     """
 
-    def __init__(self, beat: Callable[[], None], interval: float) -> None:
+    def __init__(self, beat: Callable[[], float | None], interval: float) -> None:
         self._beat = beat
         self._interval = interval
         self._wake = threading.Event()
@@ -63,15 +66,17 @@ class Pulse:
             _log.warning("the journal's thread does not start: %s", error)
 
     def _run(self) -> None:
+        pause: float | None = None
         while True:
-            self._wake.wait()
-            self._due.wait(self._interval)
+            if self._wake.wait(pause):
+                self._due.wait(self._interval)
             # Cleared before the look at the flag: the other way round could clear the wake-up of `close`.
             self._wake.clear()
             self._due.clear()
             if self._stopped:
                 return
             try:
-                self._beat()
+                pause = self._beat()
             except Exception:  # the thread must outlive any one failure  # noqa: BLE001
                 _log.exception("the journal's thread failed once and goes on")
+                pause = _AFTER_FAILURE

@@ -31,9 +31,19 @@ class Position:
     sequence: int
     offset: int
 
+    @property
+    def is_held(self) -> bool:
+        """Whether what ends here waits in memory for the disk, or did when it was given its place."""
+        return self >= HELD
+
 
 HELD = Position(2**63 - 1, 0)
-"""The place of what waits in memory for the disk: behind all that is written."""
+"""Behind all that is written: here begin the places of events that have to wait in memory."""
+
+
+def held(number: int) -> Position:
+    """Return the place of the `number`th event that had to wait in memory, the first being 1."""
+    return Position(HELD.sequence, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +130,9 @@ class Segment:
         Raises `OSError`. A segment that a failed write has broken gets no footer.
         """
         try:
-            if not self.broken:
-                if footer:
-                    self._seal(footer)
-                os.ftruncate(self.fd, self.offset)
+            if footer and not self.broken:
+                self._seal(footer)
+            os.ftruncate(self.fd, self.offset)
             os.fdatasync(self.fd)
         finally:
             os.close(self.fd)

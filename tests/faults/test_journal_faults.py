@@ -1,0 +1,322 @@
+"""What befalls a journal: forks, power cuts, full and failing disks, damage, orphans and a long backlog."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from journal.conftest import SOURCE, contents, event, expected, ids, payloads
+from meter_mw.journal import Flaw, Journal, JournalFull
+from meter_mw.journal.estates import Estate, estate_paths, segment_numbers, segment_path
+
+from .conftest import FAULTS, Disk, mounted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def only_segment(place: Path) -> Path:
+    (estate,) = estate_paths(place)
+    (number,) = segment_numbers(estate)
+    return segment_path(estate, number)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run a function in a forked child and return how it went."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def soon(is_so: Callable[[], bool]) -> bool:
+    """Wait for what another thread brings about."""
+    deadline = time.monotonic() + 30
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return is_so()
+
+
+def test_25_a_fork_after_use_gives_the_child_segments_of_its_own(journal: Journal, place: Path) -> None:
+    """Parent and child go on with one journal object, and neither writes where the other does."""
+    journal.append(event(0))
+
+    def work() -> None:
+        for number in range(100, 200):
+            journal.append(event(number))
+        journal.close()
+
+    assert in_child(work) == 0
+    for number in range(1, 100):
+        journal.append(event(number))
+    entries, damages = contents(place)
+    assert damages == []
+    by_estate = {path: [e.payload for e in entries if e.path.parent == path] for path in estate_paths(place)}
+    assert sorted(map(ids, by_estate.values())) == sorted([expected(range(100)), expected(range(100, 200))])
+
+
+def test_25_a_child_does_not_keep_its_parents_lock(place: Path) -> None:
+    """When the parent dies and its child lives on, the parent's segments can be adopted."""
+    reading, writing = os.pipe()
+    born, tell = os.pipe()
+
+    def work() -> None:
+        journal = Journal(place, SOURCE)
+        journal.append(event(1))
+        if os.fork() == 0:
+            os.close(writing)
+            os.write(tell, b"!")
+            os.read(reading, 1)  # lives until the test ends
+            os._exit(0)
+        os.read(born, 1)
+        os._exit(0)
+
+    assert in_child(work) == 0
+    (path,) = estate_paths(place)
+    estate = Estate.lock(path)
+    for fd in (writing, reading, born, tell):
+        os.close(fd)
+    assert estate is not None
+    estate.release()
+
+
+def test_25_what_waits_in_memory_at_a_fork_is_written_by_the_parent_alone(place: Path, disk: Disk) -> None:
+    """The child begins with an empty reserve, and with a disk that it tries anew."""
+    journal = Journal(place, SOURCE, sync_interval=60)
+    disk.fail(*FAULTS["ENOSPC"][:1], *FAULTS["ENOSPC"][1])
+    journal.append(event(0))
+    disk.heal()
+
+    def work() -> None:
+        assert journal.takes_events
+        journal.append(event(1))
+        journal.close()
+
+    assert in_child(work) == 0
+    assert ids(payloads(place)) == ["event-1"]
+    journal.close()
+    assert sorted(ids(payloads(place))) == ["event-0", "event-1"]
+
+
+def test_26_forks_beside_busy_threads(journal: Journal, place: Path) -> None:
+    """A child forked while other threads append and rotate is never stuck on a lock of theirs."""
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            journal.append(event("parent", 2000))
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def work() -> None:
+        signal.alarm(20)
+        journal.append(event("child"))
+        journal.close()
+
+    assert [in_child(work) for _ in range(15)] == [0] * 15
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert ids(payloads(place)).count("event-child") == 15
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_29_30_a_disk_that_fails_holds_up_no_event(
+    place: Path, disk: Disk, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They wait in memory, are written in order when it takes them again, and little is said of it."""
+    code, calls = FAULTS[fault]
+    journal = Journal(place, SOURCE, segment_bytes=1 << 14, sync_interval=0.001)
+    for number in range(10):
+        journal.append(event(number))
+    journal.sync()
+    disk.fail(code, *calls)
+    positions = [journal.append(event(number, 100), b"closing") for number in range(10, 500)]
+    assert positions == sorted(positions)
+    assert soon(lambda: "takes no events" in caplog.text)
+    assert not journal.takes_events
+    disk.heal()
+    assert soon(lambda: journal.takes_events)
+    journal.append(event(500))
+    assert journal.wait(positions[-1], 30)
+    found, damages = contents(place)
+    assert ids([entry.payload for entry in found]) == expected(range(501))
+    assert damages == []
+    assert journal.lost == 0
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) <= 4  # a fault that comes in stages, as an EIO of a sync, is said with each
+    assert os.strerror(code) in lines[0]
+    assert "takes events again" in lines[-1]
+    journal.close()
+
+
+def test_29_what_the_reserve_has_no_room_for_is_counted(
+    place: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is lost with an error to each caller, and one line with the number; what is held stays in order."""
+    code, calls = FAULTS["EROFS"]
+    journal = Journal(place, SOURCE, reserve_bytes=1000, sync_interval=0.001)
+    disk.fail(code, *calls)
+    kept, refusals = 0, set()
+    for number in range(100):
+        try:
+            journal.append(event(number))
+        except JournalFull as error:
+            refusals.add(str(error))
+        else:
+            kept += 1
+    assert 10 < kept < 20
+    assert journal.lost == 100 - kept
+    assert all("Read-only file system" in refusal for refusal in refusals)
+    disk.heal()
+    assert soon(lambda: journal.takes_events)
+    assert ids(payloads(place)) == expected(range(kept))
+    assert f"{kept} had waited in memory, {100 - kept} were lost" in caplog.text
+    assert len(caplog.records) <= 2
+    journal.close()
+
+
+def test_29_what_waits_when_a_journal_is_closed_is_written_or_said(
+    place: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last attempt is made at the end; what then has no place but memory is counted in the log."""
+    code, calls = FAULTS["EROFS"]
+    journal = Journal(place, SOURCE, sync_interval=60)
+    disk.fail(code, *calls)
+    for number in range(3):
+        journal.append(event(number))
+    disk.heal()
+    journal.close()
+    assert ids(payloads(place)) == expected(range(3))
+    disk.fail(code, *calls)
+    journal.append(event(3))
+    journal.close()
+    assert "1 events were in memory alone, and are lost" in caplog.text
+    assert journal.lost == 1
+
+
+def test_29_a_write_cut_short_leaves_no_gap(place: Path) -> None:
+    """A real limit: the kernel takes half an event, and all that is appended is read, in order."""
+
+    def work() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        journal = Journal(place, SOURCE, segment_bytes=1 << 16, sync_interval=30)
+        journal.append(event(0, 1000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        assert journal.append(event(1, 5000)).is_held
+        assert journal.append(event(2)).is_held
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert journal.wait(journal.append(event(3)), 30)
+        for number in range(4, 200):
+            assert not journal.append(event(number, 400)).is_held
+        journal.close()
+
+    assert in_child(work) == 0
+    entries, damages = contents(place)
+    assert ids([entry.payload for entry in entries]) == expected(range(200))
+    assert damages == []
+
+
+def test_29_a_full_file_system(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A real one in memory: what it has no room for waits, nothing is torn, all is there when it has."""
+    with mounted(tmp_path / "small", "size=300k"):
+        place = tmp_path / "small" / "meter"
+        journal = Journal(place, SOURCE, segment_bytes=1 << 16, sync_interval=0.001)
+        number = 0
+        while not journal.append(event(number, 1000)).is_held:
+            number += 1
+        assert 100 < number < 400
+        for later in range(number + 1, number + 50):
+            assert journal.append(event(later, 1000)).is_held
+        assert soon(lambda: "No space left on device" in caplog.text)
+        before = payloads(place)
+        assert ids(before) == expected(range(number))
+        (estate,) = estate_paths(place)
+        segment_path(estate, 1).unlink()
+        segment_path(estate, 2).unlink()
+        assert soon(lambda: journal.takes_events)
+        entries, damages = contents(place)
+        found = ids([entry.payload for entry in entries])
+        assert found == expected(range(number + 50))[-len(found) :]
+        assert damages == []
+        journal.close()
+
+
+def test_30_no_descriptor_is_left(place: Path) -> None:
+    """A real limit: what comes meanwhile waits, no directory is left behind, and all is written after."""
+
+    def work() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        journal = Journal(place, SOURCE, sync_interval=0.001)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        for number in range(100):
+            assert journal.append(event(number)).is_held
+        time.sleep(0.1)  # for some attempts of the journal's thread
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert journal.wait(journal.append(event(100)), 30)
+        os._exit(0)
+
+    assert in_child(work) == 0
+    assert ids(payloads(place)) == expected(range(101))
+    assert len(estate_paths(place)) == 1
+
+
+def test_30_a_read_only_file_system(tmp_path: Path) -> None:
+    """A real one: what is appended waits until it can be written again."""
+    with mounted(tmp_path / "small", "size=1m") as remount:
+        journal = Journal(tmp_path / "small" / "meter", SOURCE, segment_bytes=1 << 16, sync_interval=0.001)
+        remount("ro")
+        for number in range(100):
+            assert journal.append(event(number)).is_held
+        assert not journal.takes_events
+        remount("rw")
+        assert soon(lambda: journal.takes_events)
+        assert ids(payloads(tmp_path / "small" / "meter")) == expected(range(100))
+        journal.close()
+
+
+def test_31_a_truncated_tail_gives_an_exact_prefix(journal: Journal, place: Path) -> None:
+    """Cut anywhere, what is left is the first events, whole and unflawed up to the cut."""
+    for number in range(60):
+        journal.append(event(number, 10 * number % 300))
+    path = only_segment(place)
+    whole, end = path.read_bytes(), contents(place)[0][-1].after.offset
+    for cut in [0, 1, end - 1, end, *random.sample(range(end), 200)]:
+        path.write_bytes(whole[:cut])
+        entries, damages = contents(place)
+        assert ids([entry.payload for entry in entries]) == expected(range(len(entries)))
+        assert all(damage.flaw is Flaw.TORN and damage.end == cut for damage in damages)
+        after = entries[-1].after.offset if entries else 0
+        assert damages or not entries or after == cut
+
+
+def test_32_a_flipped_bit_loses_at_most_one_event_and_is_reported(journal: Journal, place: Path) -> None:
+    """Wherever the bit, no wrong event is read and no other is lost."""
+    for number in range(60):
+        journal.append(event(number, 10 * number % 300))
+    path = only_segment(place)
+    whole, end = path.read_bytes(), contents(place)[0][-1].after.offset
+    for _ in range(200):
+        at, bit = random.randrange(end), random.randrange(8)
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+        entries, damages = contents(place)
+        found = ids([entry.payload for entry in entries])
+        assert len(found) >= 59
+        assert set(found) <= set(expected(range(60)))
+        assert any(damage.start <= at < damage.end for damage in damages)
