@@ -273,8 +273,8 @@ def test_32_threads_put_exactly(settler: Settler, store: ScriptedStore) -> None:
 def test_a_fault_of_the_store_does_not_end_the_sending(
     settler: Settler, store: ScriptedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a store cannot digest is let go and said, and what is put after it still arrives."""
-    store.failures = [RuntimeError("a bug")]
+    """What a store cannot digest, three times, is put aside and said; what is put after it still arrives."""
+    store.failures = [RuntimeError("a bug")] * 3
     settler.put(closing(0))
     assert settler.flush(LONG)
     assert settler.dropped == 1

@@ -1,0 +1,1 @@
+"""What brings counts back: closings sent again, requests of the dead ended, lost data replayed."""
