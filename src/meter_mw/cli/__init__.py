@@ -10,6 +10,7 @@ from meter_mw.cli.adjust import adjust
 from meter_mw.cli.audit import audit
 from meter_mw.cli.check import check
 from meter_mw.cli.keys import keys
+from meter_mw.cli.parked import parked
 
 
 def _version() -> str:
@@ -29,3 +30,4 @@ main.add_command(adjust)
 main.add_command(audit)
 main.add_command(check)
 main.add_command(keys)
+main.add_command(parked)

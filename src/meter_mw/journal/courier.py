@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from meter_mw.journal.horizons import has_passed
 from meter_mw.journal.parked import park
 from meter_mw.journal.supply import Backlog, Consignment, Item
 from meter_mw.sinks.base import Permanent, Retry, Unknown
@@ -31,9 +32,6 @@ _log = logging.getLogger("meter_mw.journal")
 
 LONGEST_ORDER = 3600.0
 """The longest wait in seconds that a destination can order (Retry-After) before it is asked again."""
-
-LONGEST_MARGIN = 3600.0
-"""The seconds before a destination forgets an id at which that is not relied on; half of a short horizon."""
 
 FIRST_ALARM = 300.0
 """The age in seconds of the oldest undelivered event that is an error; then twice that, and so on."""
@@ -167,19 +165,18 @@ class Courier:
 
     def _set_aside(self, consignment: Consignment) -> list[Retry | Unknown]:
         """Park what must not be sent again, and return why that failed, if it did."""
-        horizon = self.sink.horizon
-        if horizon is None:
+        if self.sink.horizon is None:
             return []
-        latest = self._now() - (horizon - min(LONGEST_MARGIN, horizon / 2))
+        now = self._now()
         stays: list[Item] = []
         failures: list[Retry | Unknown] = []
         for item in consignment.items:
-            if item.sent is None or item.sent > latest:
+            if item.sent is None or not has_passed(self.sink.horizon, item.sent, now):
                 stays.append(item)
                 continue
             at = datetime.fromtimestamp(item.sent, UTC).isoformat(timespec="seconds")
-            reason = f"in doubt: sent at {at}, the destination forgets ids after {horizon:.0f} s"
-            outcome = self._park(item, Permanent(reason))
+            why = f"in doubt: sent at {at}, the destination forgets ids after {self.sink.horizon:.0f} s"
+            outcome = self._park(item, Permanent(why), sent=item.sent)
             if isinstance(outcome, Retry):
                 stays.append(item)
                 failures.append(outcome)
@@ -221,9 +218,9 @@ class Courier:
             return [Unknown("a wrong number of outcomes")] * len(items)
         return outcomes
 
-    def _park(self, item: Item, outcome: Permanent) -> Outcome:
+    def _park(self, item: Item, outcome: Permanent, *, sent: float | None = None) -> Outcome:
         try:
-            park(self._directory, self.sink.name, outcome.reason, item.payload)
+            park(self._directory, self.sink.name, outcome.reason, item.payload, sent=sent)
         except OSError as error:
             return Retry(reason=f"not parked: {error.strerror}")
         _log.error("sink %s: an event is parked: %.200r", self.sink.name, outcome.reason)

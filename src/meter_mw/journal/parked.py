@@ -1,4 +1,10 @@
-"""Parked events: those that a sink will never take, kept with the reason."""
+"""Parked events: those that a sink will never take, or that must not be sent again, kept with the reason.
+
+Rule 1: a record is only ever added. What became of an event is a further record, with who, when and why.
+Rule 2: parked twice, as a crash at the wrong moment may do, an event is there once: its id is that of
+        the sink and the bytes.
+Rule 3: an event is noted as being sent before it is; one that was never noted back is in doubt.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +12,62 @@ import base64
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from meter_mw.sinks.file import append_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 _LONGEST_REASON = 500
 
 
+class State(Enum):
+    """What became of a parked event."""
+
+    PARKED = "parked"
+    SENDING = "sending"
+    """Somebody sends it again; or did, and was stopped before the answer."""
+    RETRIED = "retried"
+    """The sink has it."""
+    DROPPED = "dropped"
+    """Somebody has decided that the sink will not get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A step in the life of a parked event: `at` in seconds since 1970, `by` a user's name."""
+
+    state: State
+    at: float
+    why: str
+    by: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """An event that a sink refused for good. A crash at the wrong moment may park it twice."""
+    """An event that a sink did not take, and what became of it.
 
+    `sent` is since when it may be at the destination all the same, in seconds since 1970.
+    """
+
+    id: str
     sink: str
     reason: str
     at: float
     payload: bytes
+    sent: float | None = None
+    state: State = State.PARKED
+    changes: tuple[Change, ...] = field(default=())
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is neither delivered nor dropped."""
+        return self.state in (State.PARKED, State.SENDING)
 
 
 def parked_path(directory: Path) -> Path:
@@ -33,28 +75,93 @@ def parked_path(directory: Path) -> Path:
     return directory / "parked.jsonl"
 
 
-def park(directory: Path, sink: str, reason: str, payload: bytes) -> None:
+def park(directory: Path, sink: str, reason: str, payload: bytes, *, sent: float | None = None) -> None:
     """Keep an event durably beside the journal; raises `OSError`."""
-    record = {
-        "sink": sink,
-        "reason": reason[:_LONGEST_REASON],
+    record: dict[str, object] = {
+        "id": parked_id(sink, payload),
+        "state": State.PARKED.value,
         "at": time.time(),
+        "sink": sink,
+        "why": reason[:_LONGEST_REASON],
+        **({} if sent is None else {"sent": sent}),
         **_as_text(payload),
     }
-    append_lines(parked_path(directory), [json.dumps(record).encode()], flags=os.O_NOFOLLOW)
+    _append(directory, [record])
+
+
+def note(directory: Path, events: Iterable[Parked], change: Change, *, sent: float | None = None) -> None:
+    """Add what became of events; raises `OSError`."""
+    record: dict[str, object] = {
+        "state": change.state.value,
+        "at": change.at,
+        "by": change.by,
+        "why": change.why[:_LONGEST_REASON],
+        **({} if sent is None else {"sent": sent}),
+    }
+    _append(directory, [{"id": event.id, **record} for event in events])
+
+
+def read_all(directory: Path) -> dict[str, Parked]:
+    """Read every event that was ever parked, by its id, in the order of their parking; raises `OSError`.
+
+    A line that a crash cut short is passed over.
+    """
+    found: dict[str, Parked] = {}
+    path = parked_path(directory)
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+            before = found.get(record["id"])
+            found[record["id"]] = _first(record) if before is None else _after(before, record)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
 
 
 def read_parked(directory: Path) -> Iterator[Parked]:
-    """Read the parked events of a journal; a line that a crash cut short is passed over."""
-    path = parked_path(directory)
-    if not path.exists():
-        return
-    for line in path.read_bytes().splitlines():
-        try:
-            record = json.loads(line)
-            yield Parked(record["sink"], record["reason"], record["at"], _as_bytes(record))
-        except (ValueError, KeyError, TypeError):
-            continue
+    """Read the events that are neither delivered nor dropped; raises `OSError`."""
+    return (event for event in read_all(directory).values() if event.waits)
+
+
+def parked_id(sink: str, payload: bytes) -> str:
+    """Return what a parked event is known by: 12 hexadecimal digits."""
+    return sha256(b"%s\0%s" % (sink.encode(), payload)).hexdigest()[:12]
+
+
+def _append(directory: Path, records: Iterable[Mapping[str, object]]) -> None:
+    lines = [json.dumps(record).encode() for record in records]
+    append_lines(parked_path(directory), lines, flags=os.O_NOFOLLOW)
+
+
+def _first(record: Mapping[str, str]) -> Parked:
+    change = _change(record)
+    return Parked(
+        record["id"],
+        record["sink"],
+        change.why,
+        change.at,
+        _as_bytes(record),
+        _moment(record),
+        change.state,
+        (change,),
+    )
+
+
+def _after(before: Parked, record: Mapping[str, str]) -> Parked:
+    """Return an event as it is after a further record."""
+    change = _change(record)
+    sent = _moment(record)
+    if change.state is State.SENDING:
+        sent = before.sent if before.sent is not None else change.at
+    return replace(before, state=change.state, sent=sent, changes=(*before.changes, change))
+
+
+def _change(record: Mapping[str, str]) -> Change:
+    return Change(State(record["state"]), float(record["at"]), record["why"], record.get("by", ""))
+
+
+def _moment(record: Mapping[str, str]) -> float | None:
+    return float(record["sent"]) if "sent" in record else None
 
 
 def _as_text(payload: bytes) -> dict[str, str]:
@@ -65,7 +172,7 @@ def _as_text(payload: bytes) -> dict[str, str]:
         return {"payload_base64": base64.b64encode(payload).decode()}
 
 
-def _as_bytes(record: dict[str, str]) -> bytes:
+def _as_bytes(record: Mapping[str, str]) -> bytes:
     if "payload" in record:
         return record["payload"].encode()
     return base64.b64decode(record["payload_base64"], validate=True)
