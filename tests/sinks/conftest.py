@@ -23,8 +23,13 @@ class Post:
     port: int
 
     @property
-    def ids(self) -> list[str]:
-        return [event["id"] for event in json.loads(self.body)]
+    def events(self) -> list[dict[str, object]]:
+        found = json.loads(self.body)
+        return found if isinstance(found, list) else [found]
+
+    @property
+    def ids(self) -> list[object]:
+        return [event["id"] for event in self.events]
 
 
 @dataclass
@@ -55,7 +60,7 @@ class Receiver:
                 receiver.posts.append(post)
                 reply = receiver.answer(post)
                 if 200 <= reply.status < 300 and reply.status != 207:
-                    receiver.accepted += json.loads(body)
+                    receiver.accepted += post.events
                 if reply.act:
                     self.close_connection = True
                     reply.act(self)

@@ -33,6 +33,8 @@ _MODULES = MappingProxyType(
         "file": "meter_mw.sinks.file",
         "stdout": "meter_mw.sinks.stdout",
         "http": "meter_mw.sinks.http",
+        "sql": "meter_mw.sinks.sql",
+        "webhook": "meter_mw.sinks.webhook",
     }
 )
 
@@ -58,7 +60,8 @@ class Form(Enum):
 class Option:
     """Something that can be set for a sink; `expected` says what, as a complaint would.
 
-    `fault` says what else is wrong with a value, or gives None.
+    `fault` says what else is wrong with a value, or gives None. `within` gives an ADDRESS that leads to a
+    file as the folder of the policy has it.
     """
 
     form: Form
@@ -69,6 +72,7 @@ class Option:
     least: int = 0
     most: int = 2**31
     fault: Callable[[str], str | None] | None = None
+    within: Callable[[str, Path], str] | None = None
 
 
 class Settings:

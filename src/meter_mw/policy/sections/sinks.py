@@ -23,9 +23,7 @@ _LATER = (
     "kafka",
     "nats",
     "redis_stream",
-    "sql",
     "clickhouse",
-    "webhook",
     "otlp",
     "prometheus",
 )
@@ -167,7 +165,8 @@ def _address(field: Field, option: Option) -> object:
             f" expected {option.expected}"
         )
         return None
-    return _sound(hidden, text, option)
+    sound = _sound(hidden, text, option)
+    return option.within(sound, field.document.folder) if sound and option.within else sound
 
 
 def _is_safe(field: Field, url: str, *, plain: bool) -> bool:
