@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from meter_mw import closing
 from meter_mw.events import encode
-from meter_mw.journal import JournalError
+from meter_mw.journal import JournalError, JournalFull, NotDurable
+from meter_mw.policy.delivery import Durability, OnFull
 from meter_mw.rids import new_rid
 from meter_mw.stores.port import StoreUnavailable
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meter_mw.admission import Admission
-    from meter_mw.journal import Forwarder, Journal
+    from meter_mw.journal import Forwarder, Journal, Position
     from meter_mw.model import Receipt, UsageEvent
     from meter_mw.policy.policy import Policy
     from meter_mw.stores.access import Stores
@@ -23,9 +25,26 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+DISK_PATIENCE_S = 5.0
+"""Seconds that a response waits for the disk: one that hangs for longer has failed."""
+
+
+class Booked(NamedTuple):
+    """What may be left to do before a last byte leaves.
+
+    `settlement` gives slots back. The event ends at `position`; `None` where the journal did not keep it.
+    """
+
+    settlement: Settle | None
+    position: Position | None
+
 
 class Books:
-    """Records events and settles, in the background unless it is said otherwise."""
+    """Records events and settles, in the background unless it is said otherwise.
+
+    Where the policy is strict, a response waits for its event to be on the disk. It is served without that
+    only where the policy has requests counted in the store alone while the journal takes no events.
+    """
 
     def __init__(self, policy: Policy, stores: Stores, journal: Journal, forwarder: Forwarder) -> None:
         self._policy = policy
@@ -33,12 +52,21 @@ class Books:
         self._journal = journal
         self._forwarder = forwarder
         self._looked_around = False
+        self.is_strict = policy.events.durability is Durability.STRICT
+        self._serves_unrecorded = policy.events.on_full is OnFull.COUNT
 
-    def record(self, event: UsageEvent) -> None:
-        """Put an event into the journal, from where it is forwarded."""
-        encoded = encode(event)
+    @property
+    def takes_requests(self) -> bool:
+        """Whether what requests come to can be recorded, or the policy serves them all the same."""
+        return self._serves_unrecorded or self._journal.takes_events
+
+    def record(self, event: UsageEvent) -> Position | None:
+        """Put an event into the journal, from where it is forwarded; give where it ends."""
+        encoded, position = encode(event), None
         try:
-            self._journal.append(encoded)
+            position = self._journal.append(encoded)
+        except JournalFull:
+            pass  # the journal counts what it loses, and says so now and then
         except JournalError as failure:
             _log.error(
                 "a usage event could not be journaled, and is only here: %s: %s", failure, encoded.decode()
@@ -46,11 +74,55 @@ class Books:
         self._forwarder.start()
         if self._stores.awaited is None and not self._looked_around:
             self._look_around()
+        return position
 
-    def close(self, admission: Admission, method: str, receipt: Receipt) -> Settle | None:
-        """Record what an exchange came to; give the settlement that is still to be sent."""
-        self.record(closing.usage_event(self._policy, admission, method, receipt))
-        return closing.settlement(self._policy, admission, receipt)
+    def close(self, admission: Admission, method: str, receipt: Receipt) -> Booked:
+        """Record what an exchange came to; give what is still to be done."""
+        position = self.record(closing.usage_event(self._policy, admission, method, receipt))
+        return Booked(closing.settlement(self._policy, admission, receipt), position)
+
+    def deliver(self, admission: Admission, booked: Booked) -> None:
+        """Do what is to be done before the last byte leaves; raises `NotDurable`."""
+        if booked.settlement is not None:
+            self.settle_now(admission, booked.settlement)
+        position = self._awaited(booked)
+        if position is not None:
+            self._judge(is_durable=self._journal.wait(position, DISK_PATIENCE_S))
+
+    async def adeliver(self, admission: Admission, booked: Booked) -> None:
+        """Do what is to be done before the last byte leaves, without holding up the event loop."""
+        if booked.settlement is not None:
+            await self.asettle_now(admission, booked.settlement)
+        position = self._awaited(booked)
+        if position is not None:
+            self._judge(is_durable=await self._synced(position))
+
+    def _awaited(self, booked: Booked) -> Position | None:
+        """Give what the response has to wait for; raises `NotDurable` where that is lost."""
+        position = booked.position
+        if not self.is_strict or (self._serves_unrecorded and (position is None or position.is_held)):
+            return None
+        if position is None:
+            self._judge(is_durable=False)
+        return position
+
+    def _judge(self, *, is_durable: bool) -> None:
+        if not (is_durable or self._serves_unrecorded):
+            raise NotDurable("the event of this request is not on the disk, and durability is strict")
+
+    async def _synced(self, position: Position) -> bool:
+        """Wait for the disk without a thread: that of the journal tells all who wait of one sync."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[bool] = loop.create_future()
+
+        def tell(is_durable: bool) -> None:  # noqa: FBT001 - the answer itself
+            loop.call_soon_threadsafe(_answer, told, is_durable)
+
+        self._journal.when_synced(position, tell)
+        try:
+            return await asyncio.wait_for(told, DISK_PATIENCE_S)
+        except TimeoutError:
+            return False
 
     def tell(self, admission: Admission) -> None:
         """Record the thresholds that an admission has reached."""
@@ -118,6 +190,11 @@ class Books:
                 "have them share one store, redis://host:6379/0 for example",
                 self._policy.service,
             )
+
+
+def _answer(told: asyncio.Future[bool], answer: bool) -> None:  # noqa: FBT001 - the answer itself
+    if not told.done():
+        told.set_result(answer)
 
 
 def _hear(hear: Callable[[Closed], None] | None, closed: Closed) -> None:

@@ -31,12 +31,19 @@ if TYPE_CHECKING:
 _SLOT_WAIT_US = 1_000_000
 """When to come back for a slot: nobody knows how long those in flight take."""
 
+UNRECORDED = "the usage of this key cannot be recorded at the moment"
+
 _OWN_ZONE = (Scope.KEY, Scope.SUBJECT, Scope.ACCOUNT)
 """Whose caps follow the zone and the anchor of the key; wider pools follow those of the policy."""
 
 
-def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conversation[Admission]:
-    """Decide one request; `now_us` is the best guess at the store's time."""
+def admit(
+    policy: Policy, request: Request, rid: RequestId, now_us: int, *, records: bool = True
+) -> Conversation[Admission]:
+    """Decide one request; `now_us` is the best guess at the store's time.
+
+    Without `records` there is no place for what it comes to, and nothing is served that is to be counted.
+    """
     shadow = policy.mode is Mode.SHADOW
     try:
         route = policy.route(request.method, request.path)
@@ -47,6 +54,8 @@ def admit(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
     if route.exemption is Exemption.FREE:
         return Admission(Answer.EXEMPT, rid, now_us, route)
     caller = yield from identify(policy, request)
+    if not (records or shadow or isinstance(caller, Refused) or caller.exemption is Exemption.FREE):
+        caller = Refused(Answer.UNAVAILABLE, UNRECORDED)
     if isinstance(caller, Refused):
         if not shadow:
             return Admission(caller.answer, rid, now_us, route, reason=caller.reason)

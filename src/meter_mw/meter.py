@@ -38,12 +38,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meter_mw.admission import Admission
+    from meter_mw.booking import Booked
     from meter_mw.model import Request
     from meter_mw.policy.policy import Policy
     from meter_mw.reporting import Usage
     from meter_mw.respond import Body, Fields, Refusal
     from meter_mw.sinks import Sink
-    from meter_mw.stores.port import AsyncStore, Settle, Store
+    from meter_mw.stores.port import AsyncStore, Store
+    from meter_mw.talk import Conversation
 
 _log = logging.getLogger(__name__)
 
@@ -74,8 +76,10 @@ class Meter:
         stores = Stores(self._store, self._async_store, self._settler)
         resolver = ResolverDesk(self.policy, self._store, self._async_store)
         self._driver = Driver(self.policy, stores, resolver)
-        self._journal = Journal(self.policy.events.journal, self.policy.source)
-        self._forwarder = Forwarder(self._journal, open_sinks(self.policy))
+        events = self.policy.events
+        self._journal = Journal(events.journal, self.policy.source, max_bytes=events.max_bytes)
+        retention = events.retention_us / 1_000_000
+        self._forwarder = Forwarder(self._journal, open_sinks(self.policy), retention=retention)
         self._books = Books(self.policy, stores, self._journal, self._forwarder)
         self.gate = Gate(self.policy, self._driver, self._store)
         self._turner = Turner(self.policy, self._store, self._driver, self._books, self.gate)
@@ -92,13 +96,16 @@ class Meter:
     def admit(self, request: Request) -> Admission:
         """Decide a request, waiting for the store at most as long as the policy says."""
         now_us = self._store.now_us()
-        return self._concluded(self._driver.drive(core.admit(self.policy, request, new_rid(now_us), now_us)))
+        return self._concluded(self._driver.drive(self._talk(request, now_us)))
 
     async def aadmit(self, request: Request) -> Admission:
         """Decide a request without holding up the event loop."""
         now_us = (self._async_store or self._store).now_us()
-        talk = core.admit(self.policy, request, new_rid(now_us), now_us)
-        return self._concluded(await self._driver.adrive(talk))
+        return self._concluded(await self._driver.adrive(self._talk(request, now_us)))
+
+    def _talk(self, request: Request, now_us: int) -> Conversation[Admission]:
+        records = self._books.takes_requests
+        return core.admit(self.policy, request, new_rid(now_us), now_us, records=records)
 
     def _concluded(self, admission: Admission) -> Admission:
         """Take back what an admission without an answer may have been charged; tell what it reached."""
@@ -139,28 +146,31 @@ class Meter:
         return exchange
 
     def conclude(self, exchange: Exchange) -> None:
-        """Close the count before the last byte leaves: the event is written, and slots are free."""
-        settlement = self.finish(exchange)
-        if settlement is not None:
-            self.release(exchange, settlement)
+        """Close the count before the last byte leaves: the event is written, and slots are free.
+
+        Raises `NotDurable` where the policy is strict and the disk fails: that byte is not to leave then.
+        """
+        booked = self.finish(exchange)
+        if booked is not None:
+            self.release(exchange, booked)
 
     async def aconclude(self, exchange: Exchange) -> None:
         """Close the count without holding up the event loop; see `conclude`."""
-        settlement = self.finish(exchange)
-        if settlement is not None:
-            await self.arelease(exchange, settlement)
+        booked = self.finish(exchange)
+        if booked is not None:
+            await self.arelease(exchange, booked)
 
     def abandon(self, exchange: Exchange) -> None:
         """Close the count where nobody waits any more."""
-        settlement = self.finish(exchange)
-        if settlement is not None:
-            self.release_later(exchange, settlement)
+        booked = self.finish(exchange)
+        if booked is not None and booked.settlement is not None:
+            self._books.settle(exchange.admission, booked.settlement)
 
-    def finish(self, exchange: Exchange) -> Settle | None:
+    def finish(self, exchange: Exchange) -> Booked | None:
         """Close the count, once: the event goes to the journal, the truth to the store.
 
-        Where slots are given back, which the client's next request may want, the settlement is left to be
-        released before the last byte leaves; else it is on its way.
+        What is left to do before the last byte leaves is given, to be released: where slots are given back,
+        which the client's next request may want, and where the event has to be on the disk.
         """
         receipt = exchange.end(_monotonic_us())
         if receipt is None:
@@ -169,23 +179,19 @@ class Meter:
         self._keeper.discard(exchange)
         if admission.caller is None:
             return None
-        settlement = self._books.close(admission, exchange.method, receipt)
-        if settlement is None or any(isinstance(each.quota, Slots) for each in admission.charges):
-            return settlement
-        self._books.settle(admission, settlement)
-        return None
+        booked = self._books.close(admission, exchange.method, receipt)
+        if booked.settlement and not any(isinstance(each.quota, Slots) for each in admission.charges):
+            self._books.settle(admission, booked.settlement)
+            booked = booked._replace(settlement=None)
+        return booked if booked.settlement or self._books.is_strict else None
 
-    def release(self, exchange: Exchange, settlement: Settle) -> None:
-        """Have a settlement in the store before anything else happens, if that answers in time."""
-        self._books.settle_now(exchange.admission, settlement)
+    def release(self, exchange: Exchange, booked: Booked) -> None:
+        """Do what is left to do before anything else happens; see `conclude`."""
+        self._books.deliver(exchange.admission, booked)
 
-    async def arelease(self, exchange: Exchange, settlement: Settle) -> None:
-        """Have a settlement in the store without holding up the event loop; see `release`."""
-        await self._books.asettle_now(exchange.admission, settlement)
-
-    def release_later(self, exchange: Exchange, settlement: Settle) -> None:
-        """Have a settlement in the store soon, where nobody is left to wait for it."""
-        self._books.settle(exchange.admission, settlement)
+    async def arelease(self, exchange: Exchange, booked: Booked) -> None:
+        """Do what is left to do without holding up the event loop; see `conclude`."""
+        await self._books.adeliver(exchange.admission, booked)
 
     def _amend(self, exchange: Exchange, meter: str, units: int) -> None:
         self._books.amend(exchange.admission, {meter: units})

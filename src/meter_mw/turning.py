@@ -67,5 +67,5 @@ class Turner:
 
     def _recorded(self, exchange: Exchange, admission: Admission, receipt: Receipt) -> Settle | None:
         if admission.part == 0 or not receipt.is_empty:
-            return self._books.close(admission, exchange.method, receipt)
+            return self._books.close(admission, exchange.method, receipt).settlement
         return closing.settlement(self._policy, admission, receipt)

@@ -20,6 +20,7 @@ from werkzeug.datastructures import Headers
 from meter_mw.admission import Answer
 from meter_mw.environ import CountedInput, StreamCut, UploadRefused, cut, facts
 from meter_mw.exchange import MARK, enter
+from meter_mw.journal import NotDurable
 from meter_mw.lasting import UNBOUNDED
 from meter_mw.meter import METER, Meter
 from meter_mw.model import Count
@@ -218,8 +219,12 @@ class _Response:
         return body
 
     def finish(self) -> None:
-        """Close the count, with slots given back before the last byte leaves."""
-        self._meter.conclude(self._exchange)
+        """Close the count before the last byte leaves; where it may not leave, nothing more does."""
+        try:
+            self._meter.conclude(self._exchange)
+        except NotDurable:
+            self.is_cut = True
+            raise
 
     def end(self, how: BaseException) -> None:
         """Close the count at the end of the app's iterable, or where it failed."""
@@ -227,9 +232,11 @@ class _Response:
             self._begin()
         else:
             self._exchange.status = self._exchange.status or 500
-        if isinstance(how, Exception):  # the server has an answer to it, and the client reads that
-            self.finish()
-        self.leave()
+        try:
+            if isinstance(how, Exception):  # the server has an answer to it, and the client reads that
+                self.finish()
+        finally:
+            self.leave()
 
     def resume(self) -> None:
         enter(self._exchange)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
@@ -13,6 +13,7 @@ from meter_mw.asgi.answers import answer, dress, is_http1
 from meter_mw.asgi.bodies import BODIES, first_of, size_of
 from meter_mw.asgi.ending import Stopped
 from meter_mw.asgi.inbox import Inbox
+from meter_mw.journal import NotDurable
 from meter_mw.model import Count
 
 if TYPE_CHECKING:
@@ -57,26 +58,35 @@ class HttpExchange:
             await app(self._scope, self.receive, self.send)
             if self._refused is not None:
                 await self._answer()
-            self._end(500)
+            await self._end(500)
         except Exception:
             if not self._is_stopped:
-                self._end(500)
+                await self._end(500)
                 raise
             _log.debug("an app failed when a limit stopped it", exc_info=True)
             await self._answer()
         finally:
             self._inbox.close()
-            self._end(0)
+            self._meter.abandon(self._exchange)
 
     @property
     def _is_stopped(self) -> bool:
         return self._is_cut or self._refused is not None
 
-    def _end(self, unanswered: int) -> None:
+    async def _end(self, unanswered: int) -> None:
         """Close the count; without a response, the status is what servers answer to a client that stayed."""
         exchange = self._exchange
         exchange.status = exchange.status or (0 if self._inbox.gone else unanswered)
-        self._meter.abandon(exchange)
+        with suppress(NotDurable):  # what the server answers now is no success
+            await self._meter.aconclude(exchange)
+
+    async def _conclude(self) -> None:
+        """Close the count before the last byte leaves; where it may not leave, nothing more does."""
+        try:
+            await self._meter.aconclude(self._exchange)
+        except NotDurable:
+            self._is_cut = True
+            raise
 
     async def receive(self) -> Message:
         """Give the app its next message, if that fits."""
@@ -111,7 +121,7 @@ class HttpExchange:
         if self._has_rest and is_http1(self._scope):
             fields = (*fields, ("Connection", "close"))
         exchange.status = refusal.status
-        await self._meter.aconclude(exchange)
+        await self._conclude()
         await answer(refusal.status, fields, body, self._scope, self._send)
 
     async def send(self, message: Message) -> None:
@@ -140,7 +150,7 @@ class HttpExchange:
         exchange.begin(message["status"], headers.get("content-length"))
         dress(self._meter, exchange, headers, self._scope)
         if exchange.completes():
-            await self._meter.aconclude(exchange)
+            await self._conclude()
         return {**message, "headers": headers.raw}
 
     async def _pass(self, message: Message) -> None:
@@ -153,7 +163,7 @@ class HttpExchange:
                 await self._cut(room, message, counted)
                 raise Stopped("a limit has ended this response")
         if exchange.completes() or not message.get("more_body", False):
-            await self._meter.aconclude(exchange)
+            await self._conclude()
         else:
             self._unheard += size
             self._inbox.watch()
@@ -173,7 +183,7 @@ class HttpExchange:
         """Let nothing more pass of a response that has begun."""
         self._is_cut = True
         self._exchange.stopped(room.denied_by)
-        await self._meter.aconclude(self._exchange)
+        await self._conclude()
 
 
 def _gone() -> Message:

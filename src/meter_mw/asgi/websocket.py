@@ -10,6 +10,7 @@ from starlette.datastructures import MutableHeaders
 
 from meter_mw.asgi.answers import POLICY_VIOLATION, dress
 from meter_mw.asgi.ending import Stopped
+from meter_mw.journal import NotDurable
 from meter_mw.model import Count
 from meter_mw.policy.terms import OnExhausted
 
@@ -99,7 +100,8 @@ class Socket:
         if message["type"] == "websocket.disconnect":
             self._is_gone = True
             if self._exchange.status:
-                await self._meter.aconclude(self._exchange)
+                with suppress(NotDurable):  # nobody is left to be told
+                    await self._meter.aconclude(self._exchange)
         return message
 
     async def send(self, message: Message) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meter_mw.journal.durable import NotDurable
 from meter_mw.journal.forwarder import Forwarder
 from meter_mw.journal.frames import MAX_PAYLOAD, Flaw
 from meter_mw.journal.journal import Journal
@@ -20,6 +21,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "JournalFull",
+    "NotDurable",
     "Parked",
     "Position",
     "parked_path",

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from meter_mw.journal.segments import Position, held
+from meter_mw.model import MeterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("meter_mw.journal")
 
 _START = Position(0, 0)
+
+
+class NotDurable(MeterError):
+    """An event is not on the disk, and its policy lets no response be whole before it is."""
 
 
 class Durable:
