@@ -1,0 +1,1 @@
+"""The ledger: usage in a SQL database, which reports, rating and reconciliation stand on."""

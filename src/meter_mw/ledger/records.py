@@ -1,0 +1,129 @@
+"""A CloudEvents object as the ledger keeps it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from meter_mw.ledger.tables import BUILT_IN, HOUR_US
+from meter_mw.model import LARGEST_COST, REQUEST_EVENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_BILLS = frozenset({REQUEST_EVENT, "meter_mw.adjustment.v1"})
+"""The types of events whose quantities count."""
+
+NO_QUANTITIES = frozenset({"status", "duration_us", "part"})
+"""Whole numbers of an event's data that are no quantities."""
+
+_TEXTS = ("account", "key", "route", "method", "plan", "amends", "policy")
+
+Series = tuple[str, str, int, str, str, str, str]
+"""The key of a roll-up: subject, field, hour_us, source, account, plan, route."""
+
+
+class Unreadable(ValueError):
+    """An event cannot be kept; says why."""
+
+
+class _Event(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    source: Annotated[str, msgspec.Meta(min_length=1)]
+    type: Annotated[str, msgspec.Meta(min_length=1)]
+    subject: str
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
+    data: dict[str, object] = msgspec.field(default_factory=dict)
+
+
+_decoder = msgspec.json.Decoder(_Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An event as a row of `events`, and what it counts by field, zeros left out."""
+
+    id: str
+    row: Mapping[str, object]
+    quantities: Mapping[str, int]
+
+    def further(self) -> Iterator[dict[str, object]]:
+        """Give its rows of `quantities`."""
+        for field, units in self.quantities.items():
+            if field not in BUILT_IN:
+                yield {"event_id": self.id, "field": field, "units": units}
+
+    def shares(self) -> Iterator[tuple[Series, int]]:
+        """Give what it adds to which roll-ups."""
+        row = self.row
+        time_us = row["time_us"]
+        hour_us = time_us - time_us % HOUR_US if isinstance(time_us, int) else 0
+        subject, source = str(row["subject"]), str(row["source"])
+        account, plan, route = (str(row[name] or "") for name in ("account", "plan", "route"))
+        for field, units in self.quantities.items():
+            yield (subject, field, hour_us, source, account, plan, route), units
+
+
+def read(payload: bytes) -> Record:
+    """Read an event. Raises Unreadable."""
+    try:
+        event = _decoder.decode(payload)
+        raw = payload.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unreadable(f"not an event of usage: {error}") from None
+    data = event.data
+    texts = {name: _text(data.get(name)) for name in _TEXTS}
+    counted = dict(_quantities(data)) if event.type in _BILLS else {}
+    overage = data.get("overage")
+    row: dict[str, object] = {
+        "id": event.id,
+        "source": event.source,
+        "type": event.type,
+        "subject": event.subject,
+        "time_us": (event.time - _EPOCH) // _MICROSECOND,
+        "status": _count(data.get("status"), 999),
+        "duration_us": _count(data.get("duration_us"), LARGEST_COST),
+        "overage": msgspec.json.encode(overage).decode() if isinstance(overage, dict) else None,
+        "raw": raw,
+        **texts,
+        **{name: counted.get(name, 0) for name in BUILT_IN},
+    }
+    if b"\\u0000" in payload:
+        _refuse_nul(row, counted)
+    return Record(event.id, row, counted)
+
+
+def _quantities(data: Mapping[str, object]) -> Iterator[tuple[str, int]]:
+    for name, value in data.items():
+        if isinstance(value, float):
+            raise Unreadable(f"data.{name} is {value}, not a whole number")
+        if isinstance(value, bool) or not isinstance(value, int) or name in NO_QUANTITIES:
+            continue
+        if abs(value) > LARGEST_COST:
+            raise Unreadable(f"data.{name} is {value}, beyond 2^52")
+        if value:
+            yield name, value
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _count(value: object, most: int) -> int | None:
+    """Give a whole number that a column takes; what else stands there is in `raw` alone."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= most else None
+
+
+def _refuse_nul(row: Mapping[str, object], counted: Mapping[str, int]) -> None:
+    """Raise Unreadable for the one character that a text in PostgreSQL cannot have."""
+    for name, value in (*row.items(), *((field, field) for field in counted)):
+        if isinstance(value, str) and "\x00" in value:
+            raise Unreadable(f"{name} has a NUL character in it")

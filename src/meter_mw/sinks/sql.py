@@ -1,0 +1,150 @@
+"""The `sql` sink: usage events into the ledger, in SQLite or PostgreSQL, with the effect of exactly once."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from meter_mw.ledger.database import SCHEMES, Database, fault_of_address, within
+from meter_mw.ledger.faults import Fault, fault_of
+from meter_mw.ledger.records import Record, Unreadable, read
+from meter_mw.ledger.totals import totals
+from meter_mw.ledger.writing import write
+from meter_mw.sinks.base import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
+from meter_mw.sinks.kinds import TIMEOUT, Form, Option, Service, Settings, SinkKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_log = logging.getLogger("meter_mw.sinks")
+
+
+class _InDoubt(Exception):
+    """The answer to a commit was lost, for the reason that caused this."""
+
+
+class SqlSink:
+    """Writes batches into a ledger; an event that is there already changes nothing.
+
+    The ledger and its tables are created on first use. Raises `ValueError` for an address that cannot be
+    used. `source` is whose usage `totals` gives.
+    """
+
+    horizon = None
+
+    def __init__(
+        self, address: str, source: str, *, timeout: float = 10.0, max_batch: int = 2000, name: str = ""
+    ) -> None:
+        fault = fault_of_address(address)
+        if fault is not None:
+            raise ValueError(fault)
+        self._database = Database(address, timeout)
+        self._source = source
+        self.max_batch = max_batch
+        self.name = name or f"sql:{self._database.name}"
+
+    def __repr__(self) -> str:
+        return f"SqlSink({self._database.name!r})"
+
+    def send(self, batch: Sequence[bytes]) -> Sequence[Outcome]:
+        """Write the batch, in halves where an event of it does not fit."""
+        entries = [_read(payload) for payload in batch]
+        records = {entry.id: entry for entry in reversed(entries) if isinstance(entry, Record)}
+        found = self._store(list(records.values()))
+        outcomes: list[Outcome] = []
+        for entry in entries:
+            if isinstance(entry, Record):
+                outcomes.append(found[entry.id])
+                if found[entry.id] == Delivered():
+                    found[entry.id] = Duplicate()  # if it comes again in this batch
+            else:
+                outcomes.append(entry)
+        return outcomes
+
+    def totals(self, subjects: Sequence[str], start_us: int, end_us: int) -> Mapping[tuple[str, str], int]:
+        """Give what the ledger has of this service's usage."""
+        try:
+            with self._database.reading() as connection:
+                return totals(connection, self._source, subjects, start_us, end_us)
+        except Exception as error:  # a driver may raise anything  # noqa: BLE001
+            raise ConnectionError(f"{self.name}: {fault_of(error)[1]}") from None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._database.close()
+
+    def _store(self, records: Sequence[Record]) -> dict[str, Outcome]:
+        """Give what becomes of each record, by id; after a failure nothing more is written this time."""
+        found: dict[str, Outcome] = {}
+        stack = [records] if records else []
+        while stack:
+            part = stack.pop()
+            try:
+                new = self._write(part)
+            except Exception as error:  # a driver may raise anything  # noqa: BLE001
+                fault, reason = self._judge(error)
+                if fault is not Fault.EVENT:
+                    failed: Outcome = (Unknown if isinstance(error, _InDoubt) else Retry)(reason=reason)
+                    found |= {record.id: failed for record in part}
+                    break
+                if len(part) == 1:
+                    found[part[0].id] = Permanent(reason)
+                else:
+                    middle = len(part) // 2
+                    stack += [part[middle:], part[:middle]]
+            else:
+                found |= {each.id: Delivered() if each.id in new else Duplicate() for each in part}
+        unsent = Retry(reason="not sent: the attempt before it failed")
+        return {record.id: found.get(record.id, unsent) for record in records}
+
+    def _write(self, records: Sequence[Record]) -> set[str]:
+        with self._database.connected() as connection:
+            new = write(connection, records)
+            try:
+                connection.commit()
+            except Exception as error:
+                raise _InDoubt from error
+        return new
+
+    def _judge(self, error: Exception) -> tuple[Fault, str]:
+        cause = error.__cause__ if isinstance(error, _InDoubt) else error
+        fault, reason = fault_of(cause if isinstance(cause, Exception) else error)
+        if fault is Fault.OPERATOR:
+            _log.error("%s: %s: see to the database, its tables and rights; events wait", self.name, reason)
+        return fault, reason
+
+
+def _read(payload: bytes) -> Record | Permanent:
+    try:
+        return read(payload)
+    except Unreadable as reason:
+        return Permanent(str(reason))
+
+
+def _open(settings: Settings, service: Service) -> SqlSink:
+    return SqlSink(
+        settings.text("sql"),
+        service.source,
+        timeout=settings.seconds("timeout"),
+        max_batch=settings.count("batch"),
+    )
+
+
+KIND = SinkKind(
+    "sql",
+    Option(
+        Form.ADDRESS,
+        "sqlite:///usage.db or postgresql://user@host/database",
+        needed=True,
+        words=SCHEMES,
+        fault=fault_of_address,
+        within=within,
+    ),
+    {
+        "timeout": TIMEOUT,
+        "batch": Option(
+            Form.COUNT, "events in one transaction, 1 to 10000", default=2000, least=1, most=10_000
+        ),
+    },
+    _open,
+)
