@@ -2,7 +2,7 @@
 
 Rule 1: an estate is held by its mandate, from when it is found until every sink has all of it.
 Rule 2: a dead writer's lock is held with it, so that nobody else takes it for an orphan.
-Rule 3: a segment is deleted when every sink is past its end and the retention is over.
+Rule 3: a segment is deleted when every sink is past its end, the retention is over, and no claim is on it.
 Rule 4: without a sink nothing is adopted or deleted: the journal itself is the record then.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meter_mw import forks
+from meter_mw.journal.claims import claimed
 from meter_mw.journal.estates import Estate, discard_segments, estate_paths, segment_numbers, source_of
 from meter_mw.journal.following import tail_of
 from meter_mw.journal.lanes import JournalSupply
@@ -226,7 +227,8 @@ class Holdings:
 
     def _discard(self, holding: Holding) -> None:
         try:
-            discard_segments(holding.path, holding.lowest.sequence, retention=self._retention)
+            lowest = min(holding.lowest, claimed(holding.path))
+            discard_segments(holding.path, lowest.sequence, retention=self._retention)
             self._settle(holding)
             orphan = holding.estate if holding in self._others else None
             if orphan is not None and not segment_numbers(holding.path):
@@ -240,7 +242,7 @@ class Holdings:
     def _settle(self, holding: Holding) -> None:
         """Tell our own journal what it may delete when it is closed."""
         if holding is self._own and holding.estate is not None and not self._retention:
-            self._journal.settle(holding.estate, holding.lowest)
+            self._journal.settle(holding.estate, min(holding.lowest, claimed(holding.path)))
 
     def _drop(self, holding: Holding) -> None:
         """Have no more to do with an estate that is gone."""

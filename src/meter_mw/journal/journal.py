@@ -221,6 +221,13 @@ class Journal:
             estate, end = self._writer.estate, self._writer.end
             return None if estate is None or end is None else (estate, end)
 
+    def home(self) -> Path | None:
+        """Return the directory of this process' estate, made if need be; `None` where the disk takes none."""
+        with self._lock:
+            with contextlib.suppress(JournalError):
+                self._writer.prove()
+            return self._writer.estate.path if self._writer.estate else None
+
     def neighbours(self) -> int:
         """Return how many estates other processes write to now."""
         try:
