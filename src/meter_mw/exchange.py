@@ -115,6 +115,14 @@ class Exchange:
         self.response_messages_room = told + granted.get(Count.RESPONSE_MESSAGES, UNBOUNDED)
 
     @property
+    def id(self) -> str | None:
+        """The id of the usage event that this request becomes, for logs; `None` on an exempt route.
+
+        A long exchange becomes several: this is the one of the part that is under way.
+        """
+        return None if self.admission.caller is None else str(self.admission.rid)
+
+    @property
     def subject(self) -> SubjectId | None:
         """Who is metered; `None` on an exempt route."""
         caller = self.admission.caller
