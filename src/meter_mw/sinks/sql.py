@@ -49,7 +49,10 @@ class SqlSink:
     def send(self, batch: Sequence[bytes]) -> Sequence[Outcome]:
         """Write the batch, in halves where an event of it does not fit."""
         entries = [_read(payload) for payload in batch]
-        records = {entry.id: entry for entry in reversed(entries) if isinstance(entry, Record)}
+        records: dict[str, Record] = {}
+        for entry in entries:
+            if isinstance(entry, Record):
+                records.setdefault(entry.id, entry)
         found = self._store(list(records.values()))
         outcomes: list[Outcome] = []
         for entry in entries:
