@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.testing.stores import Clock
+from support.postgres import PostgresServer
 from support.servers import BINARIES, RedisServer
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Give a running PostgreSQL; each test makes a database of its own in it."""
+    server = PostgresServer()
+    yield server
+    server.remove()
 
 
 @pytest.fixture
