@@ -20,6 +20,7 @@ from meter_mw.exchange import Exchange
 from meter_mw.gate import Gate
 from meter_mw.journal import Forwarder, Journal
 from meter_mw.keeping import Keeper
+from meter_mw.policy.delivery import Forwarding
 from meter_mw.policy.loader import load
 from meter_mw.policy.problems import PolicyError, Problem
 from meter_mw.quota import Slots
@@ -79,7 +80,8 @@ class Meter:
         events = self.policy.events
         self._journal = Journal(events.journal, self.policy.source, max_bytes=events.max_bytes)
         retention = events.retention_us / 1_000_000
-        self._forwarder = Forwarder(self._journal, open_sinks(self.policy), retention=retention)
+        sinks = open_sinks(self.policy) if events.forwarder is Forwarding.THREAD else []
+        self._forwarder = Forwarder(self._journal, sinks, retention=retention)
         self._books = Books(self.policy, stores, self._journal, self._forwarder)
         self.gate = Gate(self.policy, self._driver, self._store)
         self._turner = Turner(self.policy, self._store, self._driver, self._books, self.gate)

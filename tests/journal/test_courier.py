@@ -28,6 +28,7 @@ class Scene:
         self.clock = Clock()
         self.chance = 1.0
         self.sink = MemorySink(max_batch=10)
+        self.living = False
         self.holdings: Holdings | None = None
         self.begin()
 
@@ -36,11 +37,17 @@ class Scene:
         if self.holdings is not None:
             self.holdings.release()
         self.holdings = Holdings(
-            self.journal, [self.sink.name], clock=self.clock, adopt_every=30, retention=0
+            self.journal,
+            [self.sink.name],
+            clock=self.clock,
+            adopt_every=30,
+            retention=0,
+            living=self.living,
         )
+        self.supply = self.holdings.supply(self.sink.name, durable=False)
         self.courier = Courier(
             self.sink,
-            self.holdings.supply(self.sink.name, durable=False),
+            self.supply,
             self.place,
             clock=self.clock,
             now=self.clock,

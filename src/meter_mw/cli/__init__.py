@@ -9,6 +9,7 @@ import click
 from meter_mw.cli.adjust import adjust
 from meter_mw.cli.audit import audit
 from meter_mw.cli.check import check
+from meter_mw.cli.forward import forward
 from meter_mw.cli.keys import keys
 from meter_mw.cli.parked import parked
 
@@ -29,5 +30,6 @@ def main() -> None:
 main.add_command(adjust)
 main.add_command(audit)
 main.add_command(check)
+main.add_command(forward)
 main.add_command(keys)
 main.add_command(parked)

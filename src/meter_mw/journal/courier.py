@@ -49,12 +49,13 @@ _DOUBLINGS = 32
 class Report:
     """How a sink is doing.
 
-    `failures` counts the attempts since the last one of which anything was accepted; `error` is what
-    the last failure said.
+    `done` counts the events that were delivered or parked since the courier began, `failures` the
+    attempts since the last one of which anything was; `error` is what the last failure said.
     """
 
     sink: str
     backlog: Backlog
+    done: int
     failures: int
     error: str | None
 
@@ -98,6 +99,7 @@ class Courier:
         self._backoff = backoff
         self._longest_backoff = longest_backoff
         self._hands: list[_Hand] = []
+        self._done = 0
         self._failures = 0
         self._error: str | None = None
         self._backlog = Backlog()
@@ -108,7 +110,7 @@ class Courier:
     @property
     def report(self) -> Report:
         """How the sink is doing. May be asked by any thread."""
-        return Report(self.sink.name, self._backlog, self._failures, self._error)
+        return Report(self.sink.name, self._backlog, self._done, self._failures, self._error)
 
     def hurry(self) -> None:
         """Make the next attempt now, unless the destination asked for the wait."""
@@ -160,6 +162,7 @@ class Courier:
         else:
             self._not_before, self._ordered, self._error = self._clock(), False, None
         self._keep(consignment)
+        self._done += before - len(consignment.items)
         if not consignment.items:
             self._hands.remove(hand)
 

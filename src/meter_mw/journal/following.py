@@ -36,15 +36,12 @@ def read_living(estate: Path, start: Position, *, count: int, size: int) -> Run:
     begin = start.offset if start.sequence == last else 0
     stop = Position(last, step_over(segment_path(estate, last), begin)[1])
     run = read_run(estate, start, stop, count=count, size=size)
-    if run.after == start and not _is_blank(segment_path(estate, last), begin):
-        run = read_run(estate, start, Position(last, _END), count=count, size=size)
-    if not run.damages and run.after.offset != _END:
+    if not run.damages and (run.after > start or _is_blank(segment_path(estate, last), begin)):
         return run
-    after = _whole(run, start, last)
-    if after <= start:
-        return Run((), (), start)
-    again = read_run(estate, start, after, count=count, size=size)
-    return Run(again.entries, again.damages, again.after)
+    # Damaged, or being written: which of the two shows by whether a whole frame follows.
+    run = read_run(estate, start, Position(last, _END), count=count, size=size)
+    after = run.after if run.after.offset != _END else _last_whole(run, start, last)
+    return read_run(estate, start, after, count=count, size=size) if after > start else Run((), (), start)
 
 
 def tail_of(estate: Path) -> Position:
@@ -81,10 +78,8 @@ def _step_over(tape: mmap.mmap, begin: int, size: int) -> tuple[int, int]:
     return events, at
 
 
-def _whole(run: Run, start: Position, last: int) -> Position:
-    """Return up to where all that was read is finished."""
-    if run.after.offset != _END and not (run.damages and run.damages[-1].end >= run.after.offset):
-        return run.after
+def _last_whole(run: Run, start: Position, last: int) -> Position:
+    """Return where the last event of the last segment ends."""
     if run.entries and run.entries[-1].sequence == last:
         return run.entries[-1].after
     return max(start, Position(last, 0))

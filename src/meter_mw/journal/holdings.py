@@ -54,6 +54,8 @@ class Holdings:
     """Knows what is to be forwarded; shared by the threads of all sinks. A `Stock`.
 
     With `living` it holds what other, living processes write, where they do not forward it themselves.
+    While `pressed` says that the disk is nearly full, nothing is kept for its retention; else the journal
+    is asked.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Holdings:
         adopt_every: float,
         retention: float,
         living: bool = False,
+        pressed: Callable[[], bool] | None = None,
     ) -> None:
         self._journal = journal
         self._sinks = sinks
@@ -72,6 +75,7 @@ class Holdings:
         self._adopt_every = adopt_every
         self._retention = retention
         self._living = living
+        self._pressed = pressed or (lambda: journal.is_pressed)
         self._start_afresh()
         forks.register(self)
 
