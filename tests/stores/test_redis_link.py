@@ -9,11 +9,13 @@ from redis import exceptions as redis_errors
 
 from meter_mw.stores.port import NotAsked, Refusal, StoreUnavailable
 from meter_mw.stores.redis_link import Breaker, Crowded, Leave, StoreClock, Unreached, converse
+from meter_mw.stores.redis_protocol import DIGEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CALL = ("EVALSHA", "digest", 1, "key")
+CALL = ("EVALSHA", "digest", 1, "key", b"echo")
+OURS = ("EVALSHA", DIGEST, 1, "key", b"echo")
 
 
 class Seconds:
@@ -84,9 +86,21 @@ def test_what_is_not_sent_again(failure) -> None:
 def test_no_script() -> None:
     """The first call brings the script, those behind it find it; what was answered is not repeated."""
     lost = redis_errors.NoScriptError("No matching script")
-    replies, sent = hold([[lost, b"b", lost, lost], [b"a", b"c", b"d"]], calls=(CALL,) * 4)
-    assert replies == [b"a", b"b", b"c", b"d"]
+    a, b, c, d = (each + b"echo" for each in (b"a", b"b", b"c", b"d"))
+    replies, sent = hold([[lost, b, lost, lost], [a, c, d]], calls=(OURS,) * 4)
+    assert replies == [a, b, c, d]
     assert [each[0] for each in sent[1].calls] == ["EVAL", "EVALSHA", "EVALSHA"]
+
+
+def test_a_reply_that_strayed_is_not_believed() -> None:
+    """Who is told what another asked asks again on a new connection; an error has no echo."""
+    other, mine = b"applied" + b"etho", b"admitted" + b"echo"
+    replies, sent = hold([[other], [mine]], calls=(OURS,))
+    assert replies == [mine]
+    assert sent[1].fresh
+    outage, _ = hold([[other]] * 8, calls=(OURS,))
+    assert isinstance(outage, StoreUnavailable)
+    assert "the answer to another call" in str(outage)
 
 
 def test_no_script_for_ever() -> None:

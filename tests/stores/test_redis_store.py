@@ -181,7 +181,8 @@ def test_garbled_replies() -> None:
         ["applied", 1, [[0, 1]]],
         ["applied", 1, [[0, 1, 2, "x"]]],
     ):
-        for reply in (found, msgspec.msgpack.encode(found), msgspec.msgpack.encode(found)[:-1], b"OK"):
+        packed = msgspec.msgpack.encode(found)
+        for reply in (found, packed + b"echo", packed[:-1] + b"echo", packed, b"OK"):
             with pytest.raises(GarbledReply):
                 tally(reply)
             with pytest.raises(StoreUnavailable):

@@ -19,6 +19,7 @@
 --          of slots   0, 0, 0, nothing, nothing
 -- ARGV[2]  the rid's 16 bytes
 -- ARGV[3]  for admit: the 16 bytes of a rid whose slots are handed over, or nothing
+-- ARGV[4]  what every reply ends with
 --
 -- An entry is {whole, part} of a rate, {start, used, until, held, overage, warned} of a cap or slots.
 -- A hold is {until, whole, part, due, denominator} of a rate, {until, start, units, base} of a cap or slots.
@@ -37,7 +38,7 @@ local REMEMBERED = '960000'             -- 16 minutes, in ms
 
 local byte, find, format, sub, max, min = string.byte, string.find, string.format, string.sub, math.max, math.min
 local call, pack, unpack_packed = redis.call, cmsgpack.pack, cmsgpack.unpack
-local asked, rid = unpack_packed(ARGV[1]), ARGV[2]
+local asked, rid, echo = unpack_packed(ARGV[1]), ARGV[2], ARGV[4]
 local verb = asked[1]
 local decides = verb == 'admit' or verb == 'topup'
 
@@ -61,7 +62,7 @@ else
 end
 
 if decides and now > number(3) then
-  return pack({'late', now})
+  return pack({'late', now}) .. echo
 end
 
 -- Rates: moments and spans of whole us and a part of 1/denominator us.
@@ -291,7 +292,7 @@ local function reply(word, ...)
   if verb ~= 'peek' then
     write()
   end
-  return pack({word, now, ...})
+  return pack({word, now, ...}) .. echo
 end
 
 -- What is already known of the request.

@@ -31,7 +31,7 @@ from redis.retry import Retry
 
 from meter_mw.stores.memory import system_clock_us
 from meter_mw.stores.port import NotAsked, Refusal, StoreUnavailable
-from meter_mw.stores.redis_protocol import Call, with_script
+from meter_mw.stores.redis_protocol import Call, is_stray, with_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -249,6 +249,10 @@ class Crowded(OSError):
     """Nothing was asked, as too many wait already: no connection came free in time, or one is full."""
 
 
+class Strayed(redis_errors.ConnectionError):
+    """What came was not for us: nothing on this connection is to be believed any more."""
+
+
 class Unreached(redis_errors.ConnectionError):
     """Nothing was asked, as no connection came about."""
 
@@ -314,6 +318,8 @@ def _trips(
     losses, fresh = 0, False
     for _ in range(_MOST_TRIPS):
         answer = yield Trip(tuple(waiting.values()), fresh)
+        if not isinstance(answer, Exception) and any(map(is_stray, waiting.values(), answer)):
+            answer = Strayed("what came is the answer to another call")
         if isinstance(answer, Exception):
             losses += 1
             asked = asked or not isinstance(answer, Unreached | Crowded)

@@ -4,6 +4,7 @@ Rule 1: a command is one call of one script, whatever it charges and whosever; t
 a hash tag, the subject's and its keys' the same.
 Rule 2: what is asked and answered travels packed (MessagePack), its numbers as integers, never as floats.
 Rule 3: a call may be sent again as it is: the rid makes it idempotent.
+Rule 4: a reply ends with the echo of its call, so that one which strayed is never taken for another's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from importlib.resources import files
+from itertools import count
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import msgspec
@@ -48,6 +50,12 @@ DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 SERVER_CLOCK = -1
 """Says that the server's own clock is to decide."""
+
+_SHORTEST = 4
+_ECHO = 4
+_MOST_ECHOES = 1 << 8 * _ECHO
+_echoes = count()
+_OURS = (DIGEST, SCRIPT)
 
 _HOLDER = re.compile(r"[A-Za-z0-9_-]{1,64}(:[a-z][A-Za-z0-9_-]{1,64})?")
 _MINUTE_MS = 60_000
@@ -101,6 +109,13 @@ def pack(calls: Sequence[Call]) -> bytes:
     return b"".join([pack_command(each) for each in calls])  # type: ignore[arg-type]  # it means tuple[..., ...]
 
 
+def is_stray(call: Call, reply: object) -> bool:
+    """Say whether a reply of the script is the answer to another call."""
+    if len(call) < _SHORTEST or call[1] not in _OURS or not isinstance(reply, bytes):
+        return False
+    return reply[-_ECHO:] != call[-1]
+
+
 def with_script(call: Call) -> Call:
     """Give the same call for a server that has lost the script: it is sent along."""
     return ("EVAL", SCRIPT, *call[2:])
@@ -126,7 +141,7 @@ def closed(reply: object) -> tuple[Closed, int]:
 
 def _unpacked(reply: object, decoder: msgspec.msgpack.Decoder[_T]) -> _T | None:
     try:
-        return decoder.decode(reply) if isinstance(reply, bytes) else None
+        return decoder.decode(reply[:-_ECHO]) if isinstance(reply, bytes) else None
     except msgspec.DecodeError:
         return None
 
@@ -165,9 +180,10 @@ class _Keys:
 
     def call(self, asked: list[object], after: bytes = b"") -> Call:
         """Put the call together."""
-        count = len(self._keys) + len(self._rids)
+        keys = len(self._keys) + len(self._rids)
         packed = _encoder.encode(asked)
-        return ("EVALSHA", DIGEST, count, *self._keys, *self._rids, packed, self._rid, after)
+        echo = (next(_echoes) % _MOST_ECHOES).to_bytes(_ECHO, "big")
+        return ("EVALSHA", DIGEST, keys, *self._keys, *self._rids, packed, self._rid, after, echo)
 
     def _holder(self, name: str) -> int:
         number = self._holders.get(name)
