@@ -65,6 +65,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METER_KEY_SECRET", "k" * 32)
     monkeypatch.setenv("HOOK_SECRET", "h" * 32)
+    monkeypatch.setenv("STRIPE_KEY", "sk_" + "s" * 32)
     (tmp_path / "meter.yaml").write_text(blocks("yaml")[0].text)
 
 

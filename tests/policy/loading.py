@@ -33,6 +33,7 @@ ENVIRON = {
     "KEY_WITH_COMMA": "canary,other",
     "HOOK_SECRET": "canary-hook",
     "BAD_HOOK_SECRET": "whsec_canary!",
+    "STRIPE_KEY": "sk_test_canary",
     "FIVE": "5",
     "TRUE": "true",
 }

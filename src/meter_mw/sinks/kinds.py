@@ -35,6 +35,7 @@ _MODULES = MappingProxyType(
         "http": "meter_mw.sinks.http",
         "sql": "meter_mw.sinks.sql",
         "webhook": "meter_mw.sinks.webhook",
+        "stripe": "meter_mw.sinks.stripe",
     }
 )
 

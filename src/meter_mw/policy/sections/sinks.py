@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _LATER = (
     "openmeter",
     "lago",
-    "stripe",
     "kafka",
     "nats",
     "redis_stream",
