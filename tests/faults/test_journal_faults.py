@@ -8,13 +8,14 @@ import resource
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
 from journal.conftest import SOURCE, contents, event, expected, ids, payloads
 from meter_mw.journal import Flaw, Journal, JournalFull
 from meter_mw.journal.estates import Estate, estate_paths, segment_numbers, segment_path
+from support.powercut import Platter
 
 from .conftest import FAULTS, Disk, mounted
 
@@ -320,3 +321,61 @@ def test_32_a_flipped_bit_loses_at_most_one_event_and_is_reported(journal: Journ
         assert len(found) >= 59
         assert set(found) <= set(expected(range(60)))
         assert any(damage.start <= at < damage.end for damage in damages)
+
+
+class Serving:
+    """Threads that append, and in a strict way wait, until they are told to end."""
+
+    def __init__(self, journal: Journal, *, waits: bool) -> None:
+        self.appended: dict[str, float] = {}
+        self.durable: set[str] = set()
+        self._journal = journal
+        self._waits = waits
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._serve, args=(10_000 * each,)) for each in range(4)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, number: int) -> None:
+        while not self._done.wait(0.001):
+            at = self._journal.append(event(number, 200))
+            self.appended[f"event-{number}"] = time.monotonic()
+            if self._waits and self._journal.wait(at, 30):
+                self.durable.add(f"event-{number}")
+            number += 1
+
+
+@pytest.mark.parametrize("durability", ["standard", "strict"])
+def test_28_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str) -> None:
+    """What was told to be durable is there; else what was appended before the last sync began."""
+    root = tmp_path / "disk"
+    root.mkdir()
+    platter, chance = Platter(monkeypatch, root), random.Random(28)
+    journal = Journal(root / "var" / "meter", SOURCE, segment_bytes=1 << 14)
+    covered, sync = [0.0], journal.sync
+
+    def timed() -> None:
+        begun = time.monotonic()
+        sync()
+        covered.append(begun)
+
+    monkeypatch.setattr(journal, "sync", timed)
+    with Serving(journal, waits=durability == "strict") as serving:
+        for turn in range(8):
+            time.sleep(0.03)
+            durable, appended, until = set(serving.durable), dict(serving.appended), covered[-1]
+            platter.cut(tmp_path / f"left-{turn}", chance)
+            found = set(ids(payloads(tmp_path / f"left-{turn}" / "var" / "meter")))
+            assert durable - found == set()
+            assert [name for name, at in appended.items() if at < until and name not in found] == []
+    journal.close()
+    assert len(serving.durable) > 20 or durability == "standard"
+    assert len(covered) > 5

@@ -44,7 +44,7 @@ class Estate:
     @classmethod
     def create(cls, directory: Path, started_us: int) -> Estate:
         """Make and lock a new estate; raises `OSError`."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(directory)
         for _ in range(_BIRTH_ATTEMPTS):
             path = directory / f"p{started_us:014x}-{os.getpid()}-{secrets.token_hex(4)}"
             path.mkdir(mode=0o700)
@@ -84,11 +84,7 @@ class Estate:
     def sync(self) -> None:
         """Have the names of the segments on the disk, and the estate's own."""
         os.fsync(self._fd)
-        parent = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        _sync_names(self.path.parent)
 
     def release(self) -> None:
         """Leave the estate to whoever locks it next."""
@@ -100,6 +96,22 @@ class Estate:
         """Drop, in a child, the lock that is the parent's."""
         if self._fd >= 0:
             os.close(self._fd)
+
+
+def _make(directory: Path) -> None:
+    """Make a directory and those above it, and have their names on the disk; raises `OSError`."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in missing:
+        _sync_names(each.parent)
+
+
+def _sync_names(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _locked(path: Path) -> int | None:
