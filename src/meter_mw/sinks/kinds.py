@@ -33,8 +33,12 @@ _MODULES = MappingProxyType(
         "file": "meter_mw.sinks.file",
         "stdout": "meter_mw.sinks.stdout",
         "http": "meter_mw.sinks.http",
+        "kafka": "meter_mw.sinks.kafka",
+        "nats": "meter_mw.sinks.nats",
+        "redis_stream": "meter_mw.sinks.redis_stream",
         "sql": "meter_mw.sinks.sql",
         "webhook": "meter_mw.sinks.webhook",
+        "openmeter": "meter_mw.sinks.openmeter",
         "stripe": "meter_mw.sinks.stripe",
     }
 )

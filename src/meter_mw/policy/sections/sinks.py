@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LATER = (
-    "openmeter",
     "lago",
-    "kafka",
-    "nats",
-    "redis_stream",
     "clickhouse",
     "otlp",
     "prometheus",
