@@ -66,6 +66,8 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("METER_KEY_SECRET", "k" * 32)
     monkeypatch.setenv("HOOK_SECRET", "h" * 32)
     monkeypatch.setenv("STRIPE_KEY", "sk_" + "s" * 32)
+    monkeypatch.setenv("OPENMETER_TOKEN", "om_" + "o" * 32)
+    monkeypatch.setenv("LAGO_KEY", "l" * 36)
     (tmp_path / "meter.yaml").write_text(blocks("yaml")[0].text)
 
 
