@@ -58,7 +58,8 @@ class Admission:
     had no room, `would_deny` those in shadow that would have refused the request. `granted` are the units
     that each charge was given. `overage` are the units of this request beyond what a limit includes. Of a
     part of a long exchange `first` is the rid of its first, and `part` its number. `sized` says that the
-    length of the request's body was declared.
+    length of the request's body was declared. `asked_us` is when the store charged it, or may have; 0 where
+    it surely did not.
     """
 
     answer: Answer
@@ -79,6 +80,7 @@ class Admission:
     first: RequestId | None = None
     part: int = 0
     sized: bool = False
+    asked_us: int = 0
 
     @property
     def serves(self) -> bool:

@@ -10,8 +10,10 @@ from meter_mw import closing
 from meter_mw.events import encode
 from meter_mw.journal import JournalError, JournalFull, NotDurable
 from meter_mw.policy.delivery import Durability, OnFull
+from meter_mw.recovery.reaping import facts_of
+from meter_mw.recovery.trail import cancel
 from meter_mw.rids import new_rid
-from meter_mw.stores.port import StoreUnavailable
+from meter_mw.stores.port import Cancel, NotAsked, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from meter_mw.journal import Forwarder, Journal, Position
     from meter_mw.model import Receipt, UsageEvent
     from meter_mw.policy.policy import Policy
+    from meter_mw.recovery.trail import Trail
     from meter_mw.stores.access import Stores
     from meter_mw.stores.port import Closed, Settle
 
@@ -46,10 +49,13 @@ class Books:
     only where the policy has requests counted in the store alone while the journal takes no events.
     """
 
-    def __init__(self, policy: Policy, stores: Stores, journal: Journal, forwarder: Forwarder) -> None:
+    def __init__(
+        self, policy: Policy, stores: Stores, journal: Journal, forwarder: Forwarder, trail: Trail
+    ) -> None:
         self._policy = policy
         self._stores = stores
         self._journal = journal
+        self._trail = trail
         self._forwarder = forwarder
         self._looked_around = False
         self.is_strict = policy.events.durability is Durability.STRICT
@@ -60,11 +66,20 @@ class Books:
         """Whether what requests come to can be recorded, or the policy serves them all the same."""
         return self._serves_unrecorded or self._journal.takes_events
 
-    def record(self, event: UsageEvent) -> Position | None:
-        """Put an event into the journal, from where it is forwarded; give where it ends."""
+    def record(
+        self, event: UsageEvent, settlement: Settle | None = None, admitted_us: int = 0
+    ) -> Position | None:
+        """Put an event and its settlement into the journal, from where it is forwarded; give where they end.
+
+        `admitted_us`: see `Kept`.
+        """
         encoded, position = encode(event), None
+        packed = self._trail.packed(settlement, admitted_us)
         try:
-            position = self._journal.append(encoded)
+            if settlement is not None and packed:
+                position = self._trail.keep(settlement.rid, encoded, packed)
+            else:
+                position = self._journal.append(encoded)
         except JournalFull:
             pass  # the journal counts what it loses, and says so now and then
         except JournalError as failure:
@@ -78,8 +93,36 @@ class Books:
 
     def close(self, admission: Admission, method: str, receipt: Receipt) -> Booked:
         """Record what an exchange came to; give what is still to be done."""
-        position = self.record(closing.usage_event(self._policy, admission, method, receipt))
-        return Booked(closing.settlement(self._policy, admission, receipt), position)
+        settlement = closing.settlement(self._policy, admission, receipt)
+        event = closing.usage_event(self._policy, admission, method, receipt)
+        position = self.record(event, settlement, admission.asked_us)
+        self._trail.leave(admission.rid)
+        return Booked(settlement, position)
+
+    def close_empty(self, admission: Admission, receipt: Receipt) -> Settle | None:
+        """Give what is booked for a part in which nothing passed, and which has no event."""
+        settlement = closing.settlement(self._policy, admission, receipt)
+        packed = self._trail.packed(settlement, admission.asked_us)
+        if settlement is not None and packed:
+            try:
+                self._trail.keep(settlement.rid, b"", packed)
+            except JournalError as failure:
+                _log.debug("a settlement is not journaled, and is sent all the same: %s", failure)
+        self._trail.leave(admission.rid)
+        return settlement
+
+    def cancel(self, admission: Admission) -> None:
+        """Take back what an admission that was not served may have been charged."""
+        if admission.asked_us and admission.caller is not None:
+            cancellation = Cancel(admission.rid, admission.caller.tag, admission.charges)
+            cancel(self._trail, self._stores, cancellation)
+        else:
+            self._trail.leave(admission.rid)
+
+    def hand_over(self, admission: Admission, method: str) -> None:
+        """Note that a request, or a part of a long one, is handed to the app, where that is billed for."""
+        if self._trail.bills and admission.caller is not None:
+            self._trail.hand_over(admission.rid, facts_of(self._policy, admission, method))
 
     def deliver(self, admission: Admission, booked: Booked) -> None:
         """Do what is to be done before the last byte leaves; raises `NotDurable`."""
@@ -133,24 +176,26 @@ class Books:
         """Record and settle what was reported after the end."""
         now_us = self._stores.blocking.now_us()
         event, settlement = closing.amendment(self._policy, admission, new_rid(now_us), now_us, reported)
-        self.record(event)
+        self.record(event, settlement)
         if settlement is not None:
-            self.settle(admission, settlement)
+            self._stores.settler.put(settlement, self._hearing(admission, settlement))
 
     def settle(self, admission: Admission, settlement: Settle) -> None:
         """Have it in the store soon."""
-        self._stores.settler.put(settlement, self._hearing(admission, settlement))
+        self._stores.settler.put(settlement, self._hearing(admission, settlement), admission.asked_us)
 
     def settle_now(self, admission: Admission, settlement: Settle) -> None:
         """Have it in the store before anything else happens, if that answers within the deadline."""
         hear = self._hearing(admission, settlement)
+        noted = self._trail.sending((settlement.rid,))
         try:
             (closed,) = self._stores.blocking.settle((settlement,), patience_us=self._policy.deadline_us)
         except BaseException as failure:
-            self._stores.settler.put(settlement, hear)
+            self._not_settled(admission, settlement, hear, noted, failure)
             if not isinstance(failure, StoreUnavailable):
                 raise
         else:
+            self._trail.confirmed((settlement.rid,))
             _hear(hear, closed)
 
     async def asettle_now(self, admission: Admission, settlement: Settle) -> None:
@@ -159,14 +204,31 @@ class Books:
             self.settle_now(admission, settlement)
             return
         hear = self._hearing(admission, settlement)
+        noted = self._trail.sending((settlement.rid,))
         try:
             (closed,) = await self._stores.awaited.settle((settlement,), patience_us=self._policy.deadline_us)
         except BaseException as failure:
-            self._stores.settler.put(settlement, hear)
+            self._not_settled(admission, settlement, hear, noted, failure)
             if not isinstance(failure, StoreUnavailable):
                 raise
         else:
+            self._trail.confirmed((settlement.rid,))
             _hear(hear, closed)
+
+    def _not_settled(
+        self,
+        admission: Admission,
+        settlement: Settle,
+        hear: Callable[[Closed], None] | None,
+        noted: object,
+        failure: BaseException,
+    ) -> None:
+        """Have it settled in the background."""
+        asked = not isinstance(failure, NotAsked)
+        if not asked:
+            self._trail.unsent(noted)
+        tried_us = self._stores.blocking.now_us() if asked else None
+        self._stores.settler.put(settlement, hear, admission.asked_us, tried_us)
 
     def _hearing(self, admission: Admission, settlement: Settle) -> Callable[[Closed], None] | None:
         """Give what is to be done with the store's answer, where it may have something to tell."""

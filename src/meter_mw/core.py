@@ -20,7 +20,7 @@ from meter_mw.policy.paths import OddPath
 from meter_mw.policy.policy import NO_ROUTE, Caller, Mode, Policy, Route
 from meter_mw.policy.terms import Exemption, Failure, Line, Scope
 from meter_mw.quota import Cap, Rate, Slots
-from meter_mw.stores.port import Admit, Charge, Reading, StoreUnavailable, Tally, Verdict
+from meter_mw.stores.port import Admit, Charge, NotAsked, Reading, StoreUnavailable, Tally, Verdict
 from meter_mw.talk import FENCE, ROUNDS, Price
 
 if TYPE_CHECKING:
@@ -33,16 +33,26 @@ _SLOT_WAIT_US = 1_000_000
 
 UNRECORDED = "the usage of this key cannot be recorded at the moment"
 
+LEARNING = "the usage of this key is being brought back"
+"""What a client is told whose cap cannot be relied on yet."""
+
 _OWN_ZONE = (Scope.KEY, Scope.SUBJECT, Scope.ACCOUNT)
 """Whose caps follow the zone and the anchor of the key; wider pools follow those of the policy."""
 
 
 def admit(
-    policy: Policy, request: Request, rid: RequestId, now_us: int, *, records: bool = True
+    policy: Policy,
+    request: Request,
+    rid: RequestId,
+    now_us: int,
+    *,
+    records: bool = True,
+    learning: bool = False,
 ) -> Conversation[Admission]:
     """Decide one request; `now_us` is the best guess at the store's time.
 
     Without `records` there is no place for what it comes to, and nothing is served that is to be counted.
+    While the store is `learning` what it has lost, a hard cap answers as if it were away.
     """
     shadow = policy.mode is Mode.SHADOW
     try:
@@ -72,7 +82,20 @@ def admit(
         )
     sized = request.declared is not None
     asked = Admission(Answer.ALLOWED, rid, now_us, route, caller, lines, sized=sized)
-    return (yield from _decide(policy, asked, caller)) if lines else asked
+    return (yield from _judge(policy, asked, caller, learning=learning)) if lines else asked
+
+
+def _judge(policy: Policy, asked: Admission, caller: Caller, *, learning: bool) -> Conversation[Admission]:
+    enforces = policy.mode is Mode.ENFORCE
+    if learning and enforces and any(_is_unsure(line.limit) for line in asked.lines):
+        return replace(asked, answer=Answer.UNAVAILABLE, reason=LEARNING)
+    return (yield from _decide(policy, asked, caller))
+
+
+def _is_unsure(limit: Limit) -> bool:
+    """Whether a limit refuses what it cannot check, and cannot while counts are being brought back."""
+    closed = limit.on_store_failure is Failure.CLOSED
+    return isinstance(limit.quota, Cap) and closed and not limit.shadow
 
 
 def _free(route: Route, policy: Policy) -> Route:
@@ -111,9 +134,11 @@ def _decide(
         fence_us = now_us + FENCE * policy.deadline_us
         try:
             tally = yield Admit(asked.rid, caller.tag, fence_us, charges, policy.lease_us, on_deny, after)
-        except StoreUnavailable:
+        except StoreUnavailable as outage:
+            asked = replace(asked, asked_us=0 if isinstance(outage, NotAsked) else now_us)
             break
         if not isinstance(tally, Tally) or tally.verdict is Verdict.VOID:
+            asked = replace(asked, asked_us=now_us)
             break
         now_us = tally.now_us
         if tally.verdict in (Verdict.ADMITTED, Verdict.DENIED):
@@ -220,6 +245,7 @@ def _judged(asked: Admission, charges: tuple[Charge, ...], tally: Tally) -> Admi
         first=asked.first,
         part=asked.part,
         sized=asked.sized,
+        asked_us=tally.now_us if tally.verdict is Verdict.ADMITTED else 0,
     )
 
 

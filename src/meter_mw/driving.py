@@ -6,15 +6,19 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from meter_mw.pricing import price
+from meter_mw.recovery.trail import cancel
 from meter_mw.stores.outage import Outage
-from meter_mw.stores.port import Admit, Cancel, StoreUnavailable
+from meter_mw.stores.port import Admit, Cancel, StoreUnavailable, Verdict
 from meter_mw.talk import KeyEnded, Peek, Price, Resolve, ResolverUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meter_mw.policy.policy import Policy
+    from meter_mw.recovery.trail import Trail
     from meter_mw.resolving import ResolverDesk
     from meter_mw.stores.access import Stores
-    from meter_mw.stores.port import TopUp
+    from meter_mw.stores.port import Tally, TopUp
     from meter_mw.talk import Command, Conversation, Reply
 
 _T = TypeVar("_T")
@@ -26,11 +30,21 @@ _FAILURES = (StoreUnavailable, ResolverUnavailable, KeyEnded)
 class Driver:
     """Answers the commands of a conversation; the store's answers come within the policy's deadline."""
 
-    def __init__(self, policy: Policy, stores: Stores, resolver: ResolverDesk) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        stores: Stores,
+        resolver: ResolverDesk,
+        trail: Trail,
+        *,
+        back: Callable[[], None] | None = None,
+    ) -> None:
         self._policy = policy
         self._stores = stores
         self._resolver = resolver
-        self._outage = Outage("requests are decided as the policy says for a store that is away")
+        self._trail = trail
+        meanwhile = "requests are decided as the policy says for a store that is away"
+        self._outage = Outage(meanwhile, back=back)
 
     def drive(self, talk: Conversation[_T]) -> _T:
         """Hold the conversation with partners that block."""
@@ -80,11 +94,12 @@ class Driver:
             if isinstance(command, Peek):
                 tally = self._stores.blocking.peek(command.tag, command.charges)
             else:
+                self._enter(command)
                 tally = self._stores.blocking.admit(command, patience_us=until_us - _monotonic_us())
         except BaseException as failure:
             self._failed(command, failure)
             raise
-        self._outage.is_over()
+        self._answered(command, tally)
         return tally
 
     async def _areply(self, command: Command, until_us: int) -> Reply:
@@ -96,12 +111,24 @@ class Driver:
             if isinstance(command, Peek):
                 tally = await self._stores.awaited.peek(command.tag, command.charges)
             else:
+                self._enter(command)
                 tally = await self._stores.awaited.admit(command, patience_us=until_us - _monotonic_us())
         except BaseException as failure:
             self._failed(command, failure)
             raise
-        self._outage.is_over()
+        self._answered(command, tally)
         return tally
+
+    def _enter(self, command: Admit | TopUp) -> None:
+        """Have it known what is asked of the store, whatever becomes of this process."""
+        if isinstance(command, Admit):
+            self._trail.enter(command)
+
+    def _answered(self, command: Admit | TopUp | Peek, tally: Tally) -> None:
+        """Note that the store is there; what it did not charge needs no end."""
+        self._outage.is_over()
+        if tally.verdict is not Verdict.ADMITTED and isinstance(command, Admit):
+            self._trail.leave(command.rid)
 
     def _failed(self, command: Admit | TopUp | Peek, failure: BaseException) -> None:
         """Say that the store is away; take back what an admission that nobody waits for was charged.
@@ -111,7 +138,7 @@ class Driver:
         if isinstance(failure, StoreUnavailable):
             self._outage.goes_on(failure)
         elif isinstance(command, Admit) and command.after is None:
-            self._stores.settler.put(Cancel(command.rid, command.tag, command.charges))
+            cancel(self._trail, self._stores, Cancel(command.rid, command.tag, command.charges))
 
 
 def _monotonic_us() -> int:

@@ -14,23 +14,26 @@ from typing import TYPE_CHECKING
 
 from meter_mw import core, reporting
 from meter_mw.admission import Answer
+from meter_mw.audit.sealer import Sealer, key_of
+from meter_mw.audit.seals import SealError
 from meter_mw.booking import Books
 from meter_mw.driving import Driver
 from meter_mw.exchange import Exchange
 from meter_mw.gate import Gate
 from meter_mw.journal import Forwarder, Journal
 from meter_mw.keeping import Keeper
-from meter_mw.policy.delivery import Forwarding
+from meter_mw.policy.delivery import Forwarding, Reap
 from meter_mw.policy.loader import load
 from meter_mw.policy.problems import PolicyError, Problem
 from meter_mw.quota import Slots
+from meter_mw.recovery.recoverer import Recoverer
+from meter_mw.recovery.trail import Trail
 from meter_mw.resolving import ResolverDesk
 from meter_mw.respond import Responder, problem
 from meter_mw.rids import new_rid
 from meter_mw.sinks.kinds import Service
 from meter_mw.stores.access import Stores
 from meter_mw.stores.memory import MemoryStore
-from meter_mw.stores.port import Cancel
 from meter_mw.stores.settler import DirectSettler, Settler
 from meter_mw.turning import Turner
 
@@ -73,27 +76,36 @@ class Meter:
         self.responder = Responder(self.policy)
         self._body = refusal or problem
         self._store, self._async_store = open_stores(self.policy.store)
-        self._settler = DirectSettler(self._store) if self._async_store is None else Settler(self._store)
-        stores = Stores(self._store, self._async_store, self._settler)
-        resolver = ResolverDesk(self.policy, self._store, self._async_store)
-        self._driver = Driver(self.policy, stores, resolver)
         events = self.policy.events
-        self._journal = Journal(events.journal, self.policy.source, max_bytes=events.max_bytes)
+        sealing = open_sealer(self.policy)
+        self._journal = Journal(
+            events.journal, self.policy.source, max_bytes=events.max_bytes, sealing=sealing
+        )
+        outlives = self._async_store is not None
+        bills = events.reap is Reap.BILL
+        self._trail = Trail(self._journal, self._store.now_us, keeps=outlives, bills=bills)
+        self._settler = _settler(self._store, self._trail) if outlives else DirectSettler(self._store)
+        stores = Stores(self._store, self._async_store, self._settler)
+        self._recoverer = Recoverer(self.policy, stores, self._journal, self._trail)
+        self._trail.made = self._recoverer.start
+        resolver = ResolverDesk(self.policy, self._store, self._async_store)
+        self._driver = Driver(self.policy, stores, resolver, self._trail, back=self._recoverer.wake)
         retention = events.retention_us / 1_000_000
         sinks = open_sinks(self.policy) if events.forwarder is Forwarding.THREAD else []
         self._forwarder = Forwarder(self._journal, sinks, retention=retention)
-        self._books = Books(self.policy, stores, self._journal, self._forwarder)
+        self._books = Books(self.policy, stores, self._journal, self._forwarder, self._trail)
         self.gate = Gate(self.policy, self._driver, self._store)
         self._turner = Turner(self.policy, self._store, self._driver, self._books, self.gate)
         self._keeper = Keeper(self.policy.checkpoint_us, self._turner.turn)
-        parts = (self._settler, self._forwarder, self._journal, self._store)
+        parts = (self._settler, self._recoverer, self._forwarder, self._journal, self._store)
         # Runs when this meter is collected, and at the latest when the interpreter exits.
-        self._closing = weakref.finalize(self, _close, *parts, FLUSH_S)
+        self._closing = weakref.finalize(self, _close, *parts, timeout=FLUSH_S)
         _exit_on_sigterm()
 
     def start(self) -> None:
         """Begin to forward; whatever an earlier process left behind is taken up too."""
         self._forwarder.start()
+        self._recoverer.start()
 
     def admit(self, request: Request) -> Admission:
         """Decide a request, waiting for the store at most as long as the policy says."""
@@ -106,13 +118,14 @@ class Meter:
         return self._concluded(await self._driver.adrive(self._talk(request, now_us)))
 
     def _talk(self, request: Request, now_us: int) -> Conversation[Admission]:
-        records = self._books.takes_requests
-        return core.admit(self.policy, request, new_rid(now_us), now_us, records=records)
+        records, learning = self._books.takes_requests, self._recoverer.learning
+        rid = new_rid(now_us)
+        return core.admit(self.policy, request, rid, now_us, records=records, learning=learning)
 
     def _concluded(self, admission: Admission) -> Admission:
         """Take back what an admission without an answer may have been charged; tell what it reached."""
-        if admission.answer is Answer.UNAVAILABLE and admission.charges and admission.caller:
-            self._settler.put(Cancel(admission.rid, admission.caller.tag, admission.charges))
+        if admission.answer is Answer.UNAVAILABLE and admission.charges:
+            self._books.cancel(admission)
         if admission.reached:
             self._books.tell(admission)
         return admission
@@ -144,6 +157,7 @@ class Meter:
         """Open the count of an admitted request."""
         exchange = Exchange(self.policy, admission, method, _monotonic_us(), self._amend)
         if admission.caller is not None:
+            self._books.hand_over(admission, method)
             self._keeper.add(exchange)
         return exchange
 
@@ -215,14 +229,26 @@ class Meter:
         """Flush, then stop the threads and close the files, within `timeout` seconds altogether."""
         self._keeper.close()
         if self._closing.detach():
-            _close(self._settler, self._forwarder, self._journal, self._store, timeout)
+            parts = (self._settler, self._recoverer, self._forwarder, self._journal, self._store)
+            _close(*parts, timeout=timeout)
+
+
+def _settler(store: Store, trail: Trail) -> Settler:
+    return Settler(store, record=trail, put_aside=trail.put_aside)
 
 
 def _close(
-    settler: Settler | DirectSettler, forwarder: Forwarder, journal: Journal, store: Store, timeout: float
+    settler: Settler | DirectSettler,
+    recoverer: Recoverer,
+    forwarder: Forwarder,
+    journal: Journal,
+    store: Store,
+    *,
+    timeout: float,
 ) -> None:
     until = time.monotonic() + timeout
     settler.close(timeout)
+    recoverer.close(max(0.0, until - time.monotonic()))
     forwarder.close(max(0.0, until - time.monotonic()))
     journal.close()
     store.close()
@@ -261,6 +287,20 @@ def open_stores(url: str) -> tuple[Store, AsyncStore | None]:
         return open_store(url), open_async_store(url)
     except ValueError as mistake:
         raise PolicyError([Problem(str(mistake), path="store")]) from None
+
+
+def open_sealer(policy: Policy) -> Sealer | None:
+    """Give who seals the journal of a policy; None where it has no seal. Raises PolicyError."""
+    events = policy.events
+    if events.seal is None:
+        return None
+    try:
+        return Sealer(events.journal, policy.source, key_of(events.seal))
+    except ImportError:
+        fault = "a private key needs cryptography: pip install 'meter-mw[audit]'"
+    except SealError as error:
+        fault = str(error)
+    raise PolicyError([Problem(fault, path="events.seal")])
 
 
 def open_sinks(policy: Policy) -> list[Sink]:

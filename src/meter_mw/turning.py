@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from meter_mw import closing, core, lasting
+from meter_mw import core, lasting
 from meter_mw.model import Count
 from meter_mw.rids import new_rid
 
@@ -60,6 +60,7 @@ class Turner:
             granted = self._driver.drive(core.continued(self._policy, following, admission.rid))
             answered = bool(granted.standings) or not granted.lines
             exchange.resume(granted)
+            self._books.hand_over(granted, exchange.method)
         finally:
             if settlement is not None:
                 settle = self._books.settle_now if answered else self._books.settle
@@ -68,4 +69,4 @@ class Turner:
     def _recorded(self, exchange: Exchange, admission: Admission, receipt: Receipt) -> Settle | None:
         if admission.part == 0 or not receipt.is_empty:
             return self._books.close(admission, exchange.method, receipt).settlement
-        return closing.settlement(self._policy, admission, receipt)
+        return self._books.close_empty(admission, receipt)

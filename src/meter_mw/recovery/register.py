@@ -177,6 +177,10 @@ class Register:
         part[at] = _ASKED
         self._taken[rid] = place
 
+    def __contains__(self, rid: RequestId) -> bool:
+        """Whether a request is entered."""
+        return rid in self._taken
+
     def serve(self, rid: RequestId, facts: bytes) -> None:
         """Note that a request is handed to the app, and what its event will say."""
         place = self._taken.get(rid)
@@ -311,10 +315,9 @@ class Register:
 
     def disown(self) -> None:
         """Let go of it; in a child that leaves it to the parent, else to whoever takes it next."""
-        for each in (*self._parts, self._page):
-            if each is not None:
-                each.close()
+        # The maps are not closed: another thread may be about to write, and they go with their last user.
         self._parts, self._page, self._free, self._taken = [], None, [], {}
+        self._is_full = True
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1

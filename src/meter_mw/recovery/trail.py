@@ -1,49 +1,168 @@
-"""The trail of one process: which of its closings the store has confirmed, in the order of the journal.
+"""The trail of one process: what it has on its way, and which of its closings the store has confirmed.
 
 Rule 1: a closing is on the trail from the moment it is in the journal: both are one step.
 Rule 2: `settled` never passes a closing that the store has not confirmed.
 Rule 3: closings that memory has no room for are a gap: from its beginning on they are read from the journal,
 until that has caught up with what is written. So is everything after a loss of the store's data.
+Rule 4: a request is in the register from before the store is asked until its end is in the journal.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from meter_mw.journal import HELD, Position
-from meter_mw.recovery.register import Marks
+from meter_mw import forks
+from meter_mw.journal import HELD, JournalError, Position
+from meter_mw.journal.claims import claim
+from meter_mw.journal.parked import park
+from meter_mw.recovery.register import Marks, Register
+from meter_mw.stores.kept import pack
+from meter_mw.stores.port import Cancel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from meter_mw.journal import Journal
     from meter_mw.model import RequestId
-    from meter_mw.recovery.register import Register
+    from meter_mw.stores.access import Stores
+    from meter_mw.stores.kept import Kept
+    from meter_mw.stores.port import Admit, Closing
+
+_log = logging.getLogger(__name__)
+
+STORE = "store"
+"""The name under which closings are parked that the store does not get."""
 
 _START = Position(0, 0)
 
+_RETRY_S = 1.0
+"""Seconds between two attempts to make a register where the disk takes none."""
+
+
+class _Sending(NamedTuple):
+    """The marks before and after something was sent."""
+
+    before: Marks
+    after: Marks
+
 
 class Trail:
-    """Follows the closings of this process; what it knows is kept in the register, where there is one."""
+    """Follows the requests and the closings of this process; what it knows is kept in its register.
 
-    def __init__(self, journal: Journal, clock: Callable[[], int]) -> None:
+    `clock` is the store's (µs). With `keeps` closings are kept in the journal, and requests in the register
+    until they end; with `bills` those are kept too that no cap or slots are charged for.
+    """
+
+    def __init__(
+        self, journal: Journal, clock: Callable[[], int], *, keeps: bool = True, bills: bool = False
+    ) -> None:
         self._journal = journal
         self._clock = clock
-        self.begin(None)
+        self._keeps = keeps
+        self.bills = bills
+        self.made: Callable[[], None] | None = None
+        """Is called when there is a register."""
+        self._register: Register | None = None
+        self._begin(None)
+        forks.register(self)
 
-    def begin(self, register: Register | None) -> None:
-        """Begin with nothing, in a new register or none."""
+    def _begin(self, register: Register | None) -> None:
         self._lock = threading.Lock()
+        self._making = threading.Lock()
         self._register = register
+        self._retry_at = 0.0
         self._marks = Marks()
         self._order: deque[tuple[RequestId, Position]] = deque()
         self._ends: dict[RequestId, Position] = {}
         self._confirmed: dict[RequestId, int] = {}
         self._end = self._low = _START
         self._gap: Position | None = None
+
+    def forget(self) -> None:
+        """Drop what belongs to the parent of this process."""
+        if self._register is not None:
+            self._register.disown()
+        self._begin(None)
+
+    @property
+    def register(self) -> Register | None:
+        """The register of this process, where it has one."""
+        return self._register
+
+    def ready(self) -> Register | None:
+        """Have a register in the journal's home, if the disk has room for one."""
+        if self._register is not None or not (self._keeps or self.bills):
+            return self._register
+        with self._making:
+            if not self._has_register() and time.monotonic() >= self._retry_at:
+                self._retry_at = time.monotonic() + _RETRY_S
+                home = self._journal.home()
+                try:
+                    if home is not None:
+                        with forks.GATE:
+                            claim(home, self._low)
+                            self._register = Register.create(home)
+                        self._register.mark(self._marks)
+                        if self.made is not None:
+                            self.made()
+                except OSError as error:
+                    _log.error("no register, so what a killed process leaves is not ended: %s", error)
+        return self._register
+
+    def _has_register(self) -> bool:
+        return self._register is not None
+
+    def moved(self) -> bool:
+        """Whether the journal was begun anew in another place, so that a new register is needed."""
+        tail = self._journal.tail()
+        register = self._register
+        if register is None or (tail is not None and tail[0].path == register.path.parent):
+            return False
+        with self._lock:
+            self._register = None
+        register.disown()
+        return True
+
+    # Requests on their way
+
+    def enter(self, command: Admit) -> None:
+        """Enter a request before the store is asked for it."""
+        if not (self._keeps or self.bills):
+            return
+        now_us = self._clock()
+        packed = pack(Cancel(command.rid, command.tag, command.charges), now_us, now_us)
+        register = self._register or self.ready()
+        if packed and register is not None:
+            register.open(command.rid, packed)
+
+    def hand_over(self, rid: RequestId, facts: bytes) -> None:
+        """Note that a request is handed to the app, and what its event will say."""
+        register = self._register or self.ready()
+        if register is not None:
+            if rid not in register:
+                register.open(rid, b"")
+            register.serve(rid, facts)
+
+    def leave(self, rid: RequestId) -> None:
+        """Cross a request out: its end is in the journal, or it was charged nothing."""
+        if self._register is not None:
+            self._register.close(rid)
+
+    @property
+    def end(self) -> Position:
+        """Where the last closing ends that is in the journal."""
+        return self._end
+
+    # Closings
+
+    def packed(self, closing: Closing | None, admitted_us: int) -> bytes:
+        """Give a closing as it is kept in the journal; nothing where it is not."""
+        return pack(closing, self._clock(), admitted_us) if closing is not None and self._keeps else b""
 
     def keep(self, rid: RequestId, event: bytes, packed: bytes) -> Position:
         """Put an event and its closing, or a closing alone, into the journal; raises `JournalError`."""
@@ -101,7 +220,7 @@ class Trail:
             self._note(replace(self._marks, settled=position, lost_after_us=lost[0], lost_since_us=lost[1]))
             return closed
 
-    def sending(self, rids: Iterable[RequestId] = (), to: Position = _START) -> tuple[Marks, Marks]:
+    def sending(self, rids: Iterable[RequestId] = (), to: Position = _START) -> object:
         """Note, before they are sent, that the store may soon have these closings, or all up to a place.
 
         Returns what `unsent` takes where nothing reached the store.
@@ -114,10 +233,12 @@ class Trail:
                 since = before.since_us if settled < before.sent else None
                 sent = max(end, before.sent)
                 self._note(replace(before, settled=settled, sent=sent, since_us=since or self._clock()))
-            return before, self._marks
+            return _Sending(before, self._marks)
 
-    def unsent(self, noted: tuple[Marks, Marks]) -> None:
+    def unsent(self, noted: object) -> None:
         """Take back what `sending` noted, unless more was sent meanwhile: nothing reached the store."""
+        if not isinstance(noted, _Sending):
+            return
         before, after = noted
         with self._lock:
             if self._marks.sent == after.sent and self._marks.since_us == after.since_us:
@@ -138,6 +259,19 @@ class Trail:
                 self._note(replace(self._marks, settled=settled))
             return self._marks
 
+    def put_aside(self, kept: Kept, reason: str) -> None:
+        """Keep a closing that will not be sent, with the reason."""
+        packed = pack(kept.closing, kept.made_us, kept.admitted_us)
+        if packed:
+            self.park(packed, reason)
+
+    def park(self, packed: bytes, reason: str) -> None:
+        """Keep a packed closing that will not be sent, with the reason."""
+        try:
+            park(self._journal.directory, STORE, reason, packed)
+        except OSError as error:
+            _log.error("a closing could not be parked: %s", error.strerror)
+
     def _settled(self) -> Position:
         """Give the place before which the store has all: where the last confirmed in a row ends."""
         if self._gap is not None:
@@ -157,3 +291,15 @@ class Trail:
         self._marks = marks
         if self._register is not None:
             self._register.mark(marks)
+
+
+def cancel(trail: Trail, stores: Stores, cancellation: Cancel) -> None:
+    """Have what a request was charged given back, whatever becomes of this process."""
+    packed = trail.packed(cancellation, 0)
+    if packed:
+        try:
+            trail.keep(cancellation.rid, b"", packed)
+        except JournalError as failure:
+            _log.debug("a cancellation is not journaled, and is sent all the same: %s", failure)
+    stores.settler.put(cancellation)
+    trail.leave(cancellation.rid)

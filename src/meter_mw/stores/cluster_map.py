@@ -111,6 +111,23 @@ class SlotMap:
         known = dict.fromkeys(each for each in self._owners if each is not None) | dict.fromkeys(self._seeds)
         return sorted(known, key=self._doubted.__contains__)
 
+    def parts(self) -> tuple[str, ...]:
+        """Give a hash tag for each node that has slots, the same ones while the slots stay."""
+        wanted = {each for each in self._owners if each is not None}
+        found: dict[Place, str] = {}
+        for number in range(SLOTS):
+            if len(found) == len(wanted):
+                break
+            place = self._owners[key_slot(f"canary{number}".encode())]
+            if place is not None:
+                found.setdefault(place, f"canary{number}")
+        return tuple(sorted(found.values()))
+
+    def part_of(self, tag: str) -> str:
+        """Give the hash tag that stands for the node of a tag, "" where none does."""
+        place = self._owners[key_slot(tag.encode())]
+        return next((each for each in self.parts() if self._owners[key_slot(each.encode())] == place), "")
+
     def move(self, slot: int, place: Place) -> None:
         """Learn that a slot has another node now."""
         self._owners[slot] = place

@@ -74,6 +74,16 @@ class ClusterStore:
             answers += closed
         return answers
 
+    def parts(self) -> Sequence[str]:
+        """Give a hash tag for each node: it may lose data by itself. Raises StoreUnavailable."""
+        if not self._slots.is_known:
+            self.ask((("GET", "mw:{canary}"),), patience_us=PATIENCE_US)
+        return self._slots.parts()
+
+    def part_of(self, tag: str) -> str:
+        """Give the hash tag that stands for the node of a tag; "" where that is not known."""
+        return self._slots.part_of(tag) if self._slots.is_known else ""
+
     def ask(self, calls: Sequence[Call], *, patience_us: int) -> list[object]:
         """Have other commands answered, each by the node of its key, or raise StoreUnavailable."""
         replies = self._route(calls, time.monotonic() + patience_us / 1_000_000)

@@ -44,7 +44,7 @@ class Kept:
 
 def pack(closing: Closing, made_us: int, admitted_us: int) -> bytes:
     """Give a closing as it is kept; nothing where it is about rates alone."""
-    bookings = []
+    bookings: list[tuple[object, ...]] = []
     for booking in closing.bookings:
         charge, quota, window = booking.charge, booking.charge.quota, booking.window_us
         if isinstance(quota, Cap):

@@ -17,10 +17,20 @@ SAID_AGAIN_S = 60.0
 
 
 class Outage:
-    """Counts the failures of a store, and says few of them; `meanwhile` is what becomes of the callers."""
+    """Counts the failures of a store, and says few of them; `meanwhile` is what becomes of the callers.
 
-    def __init__(self, meanwhile: str, clock: Callable[[], float] = time.monotonic) -> None:
+    `back` is called when it is over.
+    """
+
+    def __init__(
+        self,
+        meanwhile: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        back: Callable[[], None] | None = None,
+    ) -> None:
         self._meanwhile = meanwhile
+        self._back = back
         self._clock = clock
         self._lock = threading.Lock()
         self._since: float | None = None
@@ -48,4 +58,6 @@ class Outage:
             since, failures = self._since, self._failures
             self._since, self._failures = None, 0
         if since is not None:
+            if self._back is not None:
+                self._back()
             _log.warning("the store is back after %.1f s and %d failures", self._clock() - since, failures)

@@ -130,10 +130,16 @@ class Settler:
         self._stopping = False
         self.dropped = 0
 
-    def put(self, closing: Closing, booked: Booked | None = None, admitted_us: int = 0) -> None:
+    def put(
+        self,
+        closing: Closing,
+        booked: Booked | None = None,
+        admitted_us: int = 0,
+        tried_us: int | None = None,
+    ) -> None:
         """Have it sent soon; never blocks. What became of it is told to `booked`.
 
-        `admitted_us`: see `Kept`.
+        `admitted_us`: see `Kept`. The store may have it already since `tried_us`, where that is given.
         """
         if self._record.gap is not None and booked is None and self._record.leaves_out(closing.rid):
             return
@@ -141,7 +147,7 @@ class Settler:
             if self._record.leaves_out(closing.rid):
                 return
             self._drop()
-        self._waiting.append(_Waiting(Kept(closing, 0, admitted_us), booked))
+        self._waiting.append(_Waiting(Kept(closing, 0, admitted_us), booked, tried_us))
         if self._thread is None:
             self._start()
         if not self._wake.is_set():
@@ -218,7 +224,7 @@ class Settler:
         except Refusal as refusal:
             self._outage.goes_on(refusal)
             self._failing = True
-            self._undigested(batch, str(refusal), poison=_cannot_digest(refusal))
+            self._undigested(batch, str(refusal), poison=cannot_digest(refusal))
             return False
         except StoreUnavailable as outage:
             self._outage.goes_on(outage)
@@ -284,7 +290,7 @@ class Settler:
         return done
 
 
-def _cannot_digest(refusal: Refusal) -> bool:
+def cannot_digest(refusal: Refusal) -> bool:
     """Whether it is this closing that a store refuses, for good, and not all of them for a while."""
     return "mw: " in str(refusal) or "WRONGTYPE" in str(refusal)
 
@@ -304,7 +310,13 @@ class DirectSettler:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def put(self, closing: Closing, booked: Booked | None = None, admitted_us: int = 0) -> None:  # noqa: ARG002
+    def put(
+        self,
+        closing: Closing,
+        booked: Booked | None = None,
+        admitted_us: int = 0,  # noqa: ARG002 - it is never late
+        tried_us: int | None = None,  # noqa: ARG002
+    ) -> None:
         """Settle it, and tell what became of it."""
         _tell((booked,), self._store.settle((closing,)))
 
