@@ -38,8 +38,11 @@ def directory(tmp_path: Path) -> Path:
     for number in range(60):
         journal.append(event(number))
     journal.close()
+    sealer = Sealer(directory, SOURCE, KEY, clock=lambda: 1_767_225_600.0)
     for estate in estate_paths(directory):
-        Sealer(directory, SOURCE, KEY, clock=lambda: 1_767_225_600.0).adopt(estate)
+        for number in segment_numbers(estate):
+            assert sealer.sealed(estate, dead=True) == number
+        assert sealer.sealed(estate, dead=True) == number + 1
     return directory
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from meter_mw.audit.sealer import Sealer
+from meter_mw.audit.seals import HmacKey
 from meter_mw.journal import MAX_PAYLOAD, Journal, JournalError, Position, read_closings
 from meter_mw.journal.durable import Durable
 from meter_mw.journal.estates import estate_paths, opened, segment_path
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from meter_mw.journal.segments import Segment
 
 
 @pytest.fixture
@@ -208,11 +209,8 @@ def test_positions_never_go_back(journal: Journal, place: Path) -> None:
 
 def test_a_seal_is_the_last_frame_of_a_segment(place: Path) -> None:
     """It is linked, it does not disturb the link between segments, and readers of events pass it."""
-
-    def seal(segment: Segment) -> bytes:
-        return b"%d:%s" % (segment.header.sequence, segment.chain.hex().encode())
-
-    journal = Journal(place, SOURCE, segment_bytes=1 << 14, seal=seal)
+    sealing = Sealer(place, SOURCE, HmacKey(b"a secret"))
+    journal = Journal(place, SOURCE, segment_bytes=1 << 14, sealing=sealing)
     for number in range(100):
         journal.append(event(number, 500), b"closing")
     journal.close()

@@ -70,41 +70,48 @@ class Book:
                 number=last.number + 1 if last else 0,
                 previous=last.digest() if last else BEFORE_ALL,
             ).signed(key)
-            if leaves is not None:
-                self._keep(linked, leaves)
             os.ftruncate(fd, end)
             os.pwrite(fd, linked.encode() + b"\n", end)
             os.fdatasync(fd)
+            if leaves is not None:
+                self._keep(linked, leaves)
         return linked
 
     def leaves(self, seal: Seal) -> list[bytes]:
         """Give the leaves of a seal's segment; raises `OSError`, SealError where they are not whole."""
-        data = self._leaves_path(seal).read_bytes()
+        path = self._leaves_path(seal.estate, seal.segment)
+        data = path.read_bytes()
         if len(data) != seal.events * merkle.SIZE:
-            raise SealError(f"{self._leaves_path(seal)}: {len(data)} bytes for {seal.events} records")
+            raise SealError(f"{path}: {len(data)} bytes for {seal.events} records")
         return [data[at : at + merkle.SIZE] for at in range(0, len(data), merkle.SIZE)]
 
+    def has(self, estate: str, segment: int) -> bool:
+        """Say whether a segment is sealed, as far as its leaves tell."""
+        return self._leaves_path(estate, segment).exists()
+
     def _kept(self, seal: Seal) -> Seal | None:
-        """Give the seal that a segment has already; whoever has none yet has no leaves either, as a rule."""
-        if not self._leaves_path(seal).exists():
+        """Give the seal that a segment has already. Leaves are kept last: without them it is done again."""
+        if not self._leaves_path(seal.estate, seal.segment).exists():
             return None
         place = (seal.estate, seal.segment)
         sealed = (each for each in self.seals() if not each.discarded)
         return next((each for each in sealed if (each.estate, each.segment) == place), None)
 
     def _keep(self, seal: Seal, leaves: Sequence[bytes]) -> None:
-        path = self._leaves_path(seal)
-        fd = os.open(path, _FLAGS | os.O_TRUNC, 0o600)
+        path = self._leaves_path(seal.estate, seal.segment)
+        unfinished = path.with_suffix(".part")
+        fd = os.open(unfinished, _FLAGS | os.O_TRUNC, 0o600)
         try:
             os.pwrite(fd, b"".join(leaves), 0)
             os.fdatasync(fd)
         finally:
             os.close(fd)
+        unfinished.rename(path)
 
-    def _leaves_path(self, seal: Seal) -> Path:
-        if "/" in seal.estate or seal.estate.startswith("."):
-            raise SealError(f"{seal.estate!r} is no estate")
-        return self.folder / f"{seal.estate}-{seal.segment:08d}.leaves"
+    def _leaves_path(self, estate: str, segment: int) -> Path:
+        if "/" in estate or estate.startswith("."):
+            raise SealError(f"{estate!r} is no estate")
+        return self.folder / f"{estate}-{segment:08d}.leaves"
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from meter_mw.audit import merkle
 from meter_mw.audit.book import Book
 from meter_mw.audit.seals import HmacKey, Seal, SealError
 from meter_mw.journal.estates import opened, segment_numbers, segment_path
-from meter_mw.journal.frames import Frame, Kind, scan
+from meter_mw.journal.frames import Frame, Kind, encode, scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,9 +24,10 @@ _log = logging.getLogger("meter_mw.journal")
 
 
 class Sealer:
-    """Seals the segments of one service's journal. Works in background threads; never raises.
+    """Seals the segments of one service's journal. Works in background threads.
 
-    A segment that cannot be sealed now is said in the log, and sealed by whoever adopts its estate.
+    A segment that cannot be sealed now is said in the log, and sealed by whoever adopts its estate. See the
+    port, `meter_mw.journal.sealing`.
     """
 
     def __init__(
@@ -36,26 +38,24 @@ class Sealer:
         self._key = key
         self._clock = clock
 
-    def seal(self, path: Path, sequence: int) -> bytes:
-        """Seal a segment that gets no more events, and give the footer that says so; b"" where it failed."""
+    def seal(self, path: Path, sequence: int) -> None:
+        """Seal a segment that gets no more events: in the book, and by a last frame of its own."""
         try:
             leaves = [merkle.leaf(event) for event in events_of(path)]
-            return self._book.add(
-                self._stated(path.parent.name, sequence, leaves), self._key, leaves
-            ).encode()
+            seal = self._book.add(self._stated(path.parent.name, sequence, leaves), self._key, leaves)
+            _add_footer(path, seal.encode())
         except (OSError, SealError) as error:
             _log.error("%s: not sealed: %s", path, error)
-            return b""
 
-    def adopt(self, estate: Path) -> None:
-        """Seal what a dead process left unsealed."""
-        try:
-            numbers = segment_numbers(estate)
-        except OSError as error:
-            _log.error("%s: not sealed: %s", estate, error)
-            return
+    def sealed(self, estate: Path, *, dead: bool) -> int:
+        """Say below which number all segments are sealed; of a dead writer's, seal the next one first."""
+        numbers = segment_numbers(estate)
         for sequence in numbers:
-            self.seal(segment_path(estate, sequence), sequence)
+            if not self._book.has(estate.name, sequence):
+                if dead:
+                    self.seal(segment_path(estate, sequence), sequence)
+                return sequence
+        return numbers[-1] + 1 if numbers else 0
 
     def discarded(self, estate: Path, sequences: Iterable[int]) -> None:
         """Note that segments were deleted, as every sink has them and their retention is over."""
@@ -85,6 +85,22 @@ def events_of(path: Path) -> Iterable[bytes]:
         for found in scan(fd):
             if isinstance(found, Frame) and found.kind is Kind.EVENT:
                 yield found.payload
+
+
+def _add_footer(path: Path, footer: bytes) -> None:
+    """Write the seal behind the last frame, unless one is there or the end is torn; raises `OSError`."""
+    with opened(path) as fd:
+        found = list(scan(fd))
+    last = found[-1] if found else None
+    if not isinstance(last, Frame) or last.kind is Kind.SEAL:
+        return
+    frame, _ = encode(Kind.SEAL, last.chain, footer)
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, frame, last.end)
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def key_of(rule: SealRule) -> Signing:

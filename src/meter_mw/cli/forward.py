@@ -28,7 +28,7 @@ from meter_mw.journal.forwarder import names_of
 from meter_mw.journal.holdings import Holdings
 from meter_mw.journal.journal import Journal
 from meter_mw.journal.space import Space
-from meter_mw.meter import open_sinks
+from meter_mw.meter import open_sealer, open_sinks
 from meter_mw.policy.delivery import Forwarding
 from meter_mw.policy.problems import PolicyError, quoted
 from meter_mw.policy.units import NotationError, duration_us
@@ -36,6 +36,7 @@ from meter_mw.policy.units import NotationError, duration_us
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from meter_mw.audit.sealer import Sealer
     from meter_mw.journal.supply import Stock
     from meter_mw.policy.policy import Policy
     from meter_mw.sinks.base import Sink
@@ -102,6 +103,7 @@ def forward(
     try:
         status = _deliver_once(convoy, asked, grace) if once else _serve(asked)
         _notify(b"STOPPING=1")
+        _log.info("ending; what is there is delivered within %g s", grace)
         delivered = status == 0 if once else convoy.flush(grace)
         convoy.stop()
         ended = convoy.ended(grace)
@@ -110,9 +112,7 @@ def forward(
             server.shutdown()
     if ended:
         stock.release()
-    _log.info(
-        "ended; %s", "all is delivered" if delivered else "what was not delivered waits for the next one"
-    )
+    _log.info("all is delivered" if delivered else "what was not delivered waits for the next one")
     sys.exit(status)
 
 
@@ -141,7 +141,7 @@ def _stock(rules: Policy, sinks: Sequence[Sink]) -> Stock:
         return space.is_pressed
 
     return Holdings(
-        Journal(events.journal, rules.source),
+        Journal(events.journal, rules.source, sealing=_sealer(rules)),
         names_of(sinks),
         clock=time.monotonic,
         adopt_every=LOOK,
@@ -149,6 +149,13 @@ def _stock(rules: Policy, sinks: Sequence[Sink]) -> Stock:
         living=True,
         pressed=is_pressed,
     )
+
+
+def _sealer(rules: Policy) -> Sealer | None:
+    try:
+        return open_sealer(rules)
+    except PolicyError as error:
+        refuse(*policies.in_file(error.problems, "the policy"))
 
 
 def _served(address: tuple[str, int] | None, health: Health) -> HealthServer | None:

@@ -175,15 +175,18 @@ def source_of(estate: Path) -> str | None:
     return None
 
 
-def discard_segments(estate: Path, before: int, *, retention: float) -> None:
+def discard_segments(estate: Path, before: int, *, retention: float) -> list[int]:
     """Delete the segments numbered below `before` that were last written `retention` seconds ago.
 
-    Raises `OSError`.
+    Returns their numbers; raises `OSError`.
     """
+    gone = []
     for sequence in segment_numbers(estate):
         path = segment_path(estate, sequence)
         if sequence < before and (not retention or path.lstat().st_mtime + retention <= time.time()):
             path.unlink()
+            gone.append(sequence)
+    return gone
 
 
 def segment_numbers(estate: Path) -> list[int]:

@@ -232,7 +232,7 @@ class Holdings:
     def _discard(self, holding: Holding) -> None:
         try:
             lowest = min(holding.lowest, claimed(holding.path))
-            discard_segments(holding.path, lowest.sequence, retention=self._retention)
+            self._delete(holding, lowest.sequence)
             self._settle(holding)
             orphan = holding.estate if holding in self._others else None
             if orphan is not None and not segment_numbers(holding.path):
@@ -242,6 +242,14 @@ class Holdings:
             self._drop(holding)
         except OSError as error:
             _log.warning("%s: delivered segments stay: %s", holding.path, error.strerror)
+
+    def _delete(self, holding: Holding, before: int) -> None:
+        sealing = self._journal.sealing
+        if sealing is not None:
+            before = min(before, sealing.sealed(holding.path, dead=holding.end is not None))
+        gone = discard_segments(holding.path, before, retention=self._retention)
+        if sealing is not None and gone:
+            sealing.discarded(holding.path, gone)
 
     def _settle(self, holding: Holding) -> None:
         """Tell our own journal what it may delete when it is closed."""

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meter_mw.journal.estates import Estate
+    from meter_mw.journal.sealing import Sealing
     from meter_mw.journal.segments import Position, Segment
-    from meter_mw.journal.syncing import Seal
 
 _log = logging.getLogger("meter_mw.journal")
 
@@ -53,8 +53,8 @@ class Journal:
     Nothing is opened before the first append. `source` is the CloudEvents source of the events;
     only a journal of the same source adopts what this one leaves. `sync_interval` is in seconds.
     `max_bytes` bounds the directory, with what other processes keep there. `reserve_bytes` are kept in
-    memory while the disk takes nothing. `seal` gives the footer of a segment that is finished, in the
-    journal's thread; empty for none.
+    memory while the disk takes nothing. `sealing` is told of segments that are finished, in the journal's
+    thread, after all that waits for the disk.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Journal:
         sync_interval: float = 0.02,
         max_bytes: int | None = None,
         reserve_bytes: int = RESERVE,
-        seal: Seal | None = None,
+        sealing: Sealing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.directory = directory
@@ -75,7 +75,7 @@ class Journal:
         self._sync_interval = sync_interval
         self._max_bytes = max_bytes
         self._reserve_bytes = reserve_bytes
-        self._seal = seal
+        self.sealing = sealing
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
         self._start_afresh()
@@ -172,10 +172,12 @@ class Journal:
             with self._lock:
                 unsynced = self._writer.take_unsynced()
                 end, written = self._writer.end, self._reserve.written
-            errors = unsynced.sync(self._seal)
+            errors = unsynced.sync()
             gone = unsynced.segment is not None and self._is_deleted(unsynced.segment)
             if end is not None:
                 (self._durable.failed if errors or gone else self._durable.reached)(end, written)
+        if self.sealing is not None:
+            unsynced.seal(self.sealing)
         if errors:
             raise JournalError(f"not synced: {errors[0].strerror}") from errors[0]
 
@@ -194,7 +196,7 @@ class Journal:
             end, written = self._writer.end, self._reserve.written
             is_settled = self._settled is not None and self._settled == (self._writer.estate, end)
             left = self._writer.leave()
-        errors = left.leave(self._seal, remove=is_settled)
+        errors = left.leave(self.sealing, remove=is_settled)
         if end is not None:
             (self._durable.failed if errors else self._durable.reached)(end, written)
         for error in errors:

@@ -124,24 +124,13 @@ class Segment:
             second, chain = encode(Kind.CLOSING, chain, closing)
             self._write(event + second, chain)
 
-    def finish(self, footer: bytes = b"") -> None:
-        """Write the footer, give back the unused space, have the rest on the disk, and close.
-
-        Raises `OSError`. A segment that a failed write has broken gets no footer.
-        """
+    def finish(self) -> None:
+        """Give back the unused space, have the rest on the disk, and close; raises `OSError`."""
         try:
-            if footer and not self.broken:
-                self._seal(footer)
             os.ftruncate(self.fd, self.offset)
             os.fdatasync(self.fd)
         finally:
             os.close(self.fd)
-
-    def _seal(self, footer: bytes) -> None:
-        try:
-            self._write(*encode(Kind.SEAL, self.chain, footer))
-        except JournalError as error:
-            _log.error("segment %d stays without its seal: %s", self.header.sequence, error)
 
     def _write(self, frames: bytes, chain: bytes) -> None:
         try:
