@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from meter_mw.adjusting import AdjustmentError, Recorded, adjustment, parse_changes, void, void_id
+from meter_mw.cli import main
 from meter_mw.events import encode
-from support.policies import policy, rate
+from meter_mw.journal import Entry, read_journal
+from meter_mw.meter import Meter
+from support.policies import policy, rate, request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
 
 RULES = policy(rate(1))
 
@@ -106,3 +115,75 @@ def test_a_threshold_is_not_corrected() -> None:
     payload = event().replace(b"request.v1", b"threshold.v1")
     with pytest.raises(AdjustmentError, match="holds usage to correct"):
         Recorded.decode(RULES, payload)
+
+
+# -- the command
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Give the one event that an app has recorded, with a policy in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METER_KEY_SECRET", "a-secret-for-this-test")
+    monkeypatch.delenv("METER_POLICY", raising=False)
+    (tmp_path / "meter.yaml").write_text("version: 1\nservice: shop\n")
+    meter = Meter("meter.yaml")
+    meter.conclude(meter.exchange(meter.admit(request("/v1", key="k")), "GET"))
+    meter.close()
+    return json.loads((tmp_path / "var/meter/usage.jsonl").read_text())  # type: ignore[no-any-return]
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, ["adjust", *words])
+
+
+def journaled(folder: Path) -> list[dict[str, Any]]:
+    found = [each for each in read_journal(folder / "var/meter") if isinstance(each, Entry)]
+    return [json.loads(each.payload) for each in found]
+
+
+def test_a_correction_reaches_the_sinks(recorded: dict[str, Any], tmp_path: Path) -> None:
+    result = run(recorded["id"], "requests=-1", "--why", "goodwill", "--by", "ann")
+    assert result.exit_code == 0, result.stderr
+    Meter("meter.yaml").start()
+    meter = Meter("meter.yaml")
+    meter.start()
+    assert meter.flush(10)
+    meter.close()
+    lines = (tmp_path / "var/meter/usage.jsonl").read_text().splitlines()
+    correction = json.loads(lines[-1])
+    assert correction == json.loads(result.stdout)
+    assert correction["time"] == recorded["time"]
+    assert correction["data"]["amends"] == recorded["id"]
+
+
+def test_voiding_twice_is_one_event(recorded: dict[str, Any], tmp_path: Path) -> None:
+    assert run(recorded["id"], "--void", "--why", "test").exit_code == 0
+    assert run(recorded["id"], "--void", "--why", "test").exit_code == 0
+    voids = {each["id"] for each in journaled(tmp_path) if each["type"] == "meter_mw.adjustment.v1"}
+    assert voids == {f"void-{recorded['id']}"}
+
+
+def test_an_invoiced_period_is_corrected_in_the_present_one(recorded: dict[str, Any]) -> None:
+    result = run(recorded["id"], "requests=-1", "--why", "late", "--now", "--dry-run")
+    assert json.loads(result.stdout)["time"] > recorded["time"]
+    assert "not recorded" in result.stderr
+
+
+def test_a_copy_stands_in_for_an_event_that_is_gone(recorded: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "copy.json").write_text(json.dumps(recorded | {"id": "gone"}))
+    result = run("gone", "requests=-1", "--why", "x", "--event-file", "copy.json", "--dry-run")
+    assert json.loads(result.stdout)["data"]["amends"] == "gone"
+    assert (
+        "holds event gone, not other"
+        in run("other", "requests=-1", "--why", "x", "--event-file", "copy.json").stderr
+    )
+
+
+def test_bad_words_are_told_and_nothing_is_recorded(recorded: dict[str, Any], tmp_path: Path) -> None:
+    before = len(journaled(tmp_path))
+    assert "is not in" in run("no-such-id", "requests=-1", "--why", "x").stderr
+    assert "takes back more" in run(recorded["id"], "requests=-2", "--why", "x").stderr
+    assert "expected either FIELD=UNITS or --void" in run(recorded["id"], "--why", "x").stderr
+    assert run(recorded["id"], "requests=-1").exit_code == 2
+    assert len(journaled(tmp_path)) == before
