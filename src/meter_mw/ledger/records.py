@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from meter_mw.ledger.tables import BUILT_IN, HOUR_US
 from meter_mw.model import LARGEST_COST, REQUEST_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+BUILT_IN = ("requests", "request_bytes", "response_bytes")
+"""The quantities that every event has, each a column; the others go beside them by their names."""
+
+HOUR_US = 3_600_000_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, MetaData, Table, Text
 
+from meter_mw.ledger.records import BUILT_IN
+
 VERSION = 1
 """The version of these tables. A ledger with a greater one is left alone."""
-
-HOUR_US = 3_600_000_000
-
-BUILT_IN = ("requests", "request_bytes", "response_bytes")
-"""The quantities that every event has: columns of `events`. Others are rows of `quantities`."""
 
 metadata = MetaData()
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from meter_mw.ledger.tables import BUILT_IN, HOUR_US, events, quantities, usage_hours
+from meter_mw.ledger.records import BUILT_IN, HOUR_US
+from meter_mw.ledger.tables import events, quantities, usage_hours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -37,6 +37,7 @@ _MODULES = MappingProxyType(
         "nats": "meter_mw.sinks.nats",
         "redis_stream": "meter_mw.sinks.redis_stream",
         "sql": "meter_mw.sinks.sql",
+        "clickhouse": "meter_mw.sinks.clickhouse",
         "webhook": "meter_mw.sinks.webhook",
         "openmeter": "meter_mw.sinks.openmeter",
         "stripe": "meter_mw.sinks.stripe",

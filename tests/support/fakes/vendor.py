@@ -28,7 +28,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Said:
-    """An answer; a body of None is none."""
+    """An answer; a body of None is none, one of bytes is sent as it is."""
 
     status: int
     body: object = None
@@ -111,7 +111,8 @@ class Vendor:
         if said is None or fault == "lost":
             handler.close_connection = True
             return
-        text = b"" if said.body is None else json.dumps(said.body).encode()
+        text = said.body if isinstance(said.body, bytes) else json.dumps(said.body).encode()
+        text = b"" if said.body is None else text
         handler.send_response(said.status)
         for name, value in said.headers.items():
             handler.send_header(name, value)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _LATER = (
     "lago",
-    "clickhouse",
     "otlp",
     "prometheus",
 )
