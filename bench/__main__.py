@@ -1,4 +1,7 @@
-"""Run as `python -m bench`; `journal` alone tells the cost of one event, `features` that of each feature."""
+"""Run as `python -m bench`; a word names one part alone.
+
+`journal` tells the cost of one event, `forward` how fast events reach a sink, `features` the cost of each.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import features, inprocess, journal, report, servers
+from bench import features, forward, inprocess, journal, report, servers
 from bench.contenders import NAMES, Contender, chosen
 from bench.machine import machine
 from bench.readme import replaced
@@ -34,6 +37,9 @@ def main() -> None:
     wanted = _wanted()
     if wanted.part == "journal":
         journal.main(5_000 if wanted.quick else 50_000)
+        return
+    if wanted.part == "forward":
+        forward.main(2_000 if wanted.quick else 100_000)
         return
     if wanted.part == "features":
         tables = features.main(quick=wanted.quick)
@@ -83,7 +89,8 @@ def _sections(
 
 def _wanted() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=sys.modules[__name__].__doc__)
-    parser.add_argument("part", nargs="?", choices=(*PARTS, "journal", "features"), help="one part alone")
+    parts = (*PARTS, "journal", "forward", "features")
+    parser.add_argument("part", nargs="?", choices=parts, help="one part alone")
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
     parser.add_argument("--rounds", type=int, help="rounds of each part; else 11 in process and 4 of servers")
     parser.add_argument("--only", type=_words, default=NAMES, help=f"contenders of {', '.join(NAMES)}")

@@ -97,3 +97,13 @@ def test_quick_run_says_what_features_cost(tmp_path: Path) -> None:
         "4 MiB streamed, a cap on its bytes",
         "4 MiB streamed, a cap that cuts",
     }
+
+
+def test_quick_run_of_forwarding() -> None:
+    """Events go from a journal to a receiver in another process, in batches of each size."""
+    command = [sys.executable, "-m", "bench", "forward", "--quick"]
+    run = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    rows = [line.split() for line in run.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["100", "1000"]
+    assert all(re.fullmatch(NUMBER, cell) for row in rows for cell in row)

@@ -92,10 +92,12 @@ def forward(
     """
     rules = policies.loaded(policy)
     sinks = _sinks(rules)
-    log_to_stderr()
     stock = _stock(rules, sinks)
     convoy = Convoy(stock, sinks, rules.events.journal, idle=POLL)
     server = _served(health, Health(convoy, Bounds(max_lag, max_age), rules.events.journal))
+    log_to_stderr()
+    if rules.events.forwarder is Forwarding.THREAD:
+        _log.info("the policy has the apps forward (events.forwarder: thread); only what they leave is taken")
     asked = _await_signals()
     convoy.start()
     _notify(b"READY=1")
@@ -124,16 +126,12 @@ def _sinks(rules: Policy) -> list[Sink]:
         refuse(*policies.in_file(error.problems, "the policy"))
     except ValueError as error:
         refuse(f"events.sinks: {error}")
-    if not sinks:
-        refuse("events.sinks: found none; expected one at least to forward to")
     return sinks
 
 
 def _stock(rules: Policy, sinks: Sequence[Sink]) -> Stock:
     """Give what is to be forwarded: what the journal's directory holds."""
     events = rules.events
-    if events.forwarder is Forwarding.THREAD:
-        _log.info("the policy has the apps forward (events.forwarder: thread); only what they leave is taken")
     space = Space(events.journal, events.max_bytes, time.monotonic)
 
     def is_pressed() -> bool:
