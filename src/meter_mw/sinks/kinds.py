@@ -38,6 +38,8 @@ _MODULES = MappingProxyType(
         "redis_stream": "meter_mw.sinks.redis_stream",
         "sql": "meter_mw.sinks.sql",
         "clickhouse": "meter_mw.sinks.clickhouse",
+        "otlp": "meter_mw.sinks.otlp",
+        "prometheus": "meter_mw.sinks.prometheus",
         "webhook": "meter_mw.sinks.webhook",
         "openmeter": "meter_mw.sinks.openmeter",
         "stripe": "meter_mw.sinks.stripe",

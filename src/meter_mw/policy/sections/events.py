@@ -137,6 +137,11 @@ def _sinks(field: Field, journal: Path) -> tuple[SinkRule, ...]:
         elif sink.kind.main.form is Form.PATH and _is_folder(sink.settings.path(sink.kind.word), journal):
             item.complain(f"this is a folder; write a file in it, such as {DEFAULT_FILE}")
         sinks.append(sink)
+    if sinks and len(sinks) == len(items or ()) and not any(sink.kind.for_billing for sink in sinks):
+        field.complain(
+            "none of these sinks is for billing: events may be lost there, or count twice;"
+            " add one that keeps each, such as {file: usage.jsonl}"
+        )
     return tuple(sinks)
 
 

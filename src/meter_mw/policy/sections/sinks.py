@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from meter_mw.policy.delivery import SinkRule
-from meter_mw.policy.reading import NOT_YET, Field, Names
+from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.settings import read_duration_us
 from meter_mw.policy.yaml12 import Entries
 from meter_mw.sinks.kinds import Form, MissingClient, Option, SinkKind, find, words
@@ -16,11 +16,6 @@ from meter_mw.sinks.kinds import Form, MissingClient, Option, SinkKind, find, wo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LATER = (
-    "lago",
-    "otlp",
-    "prometheus",
-)
 EXPECTED = "{file: PATH}, stdout or {http: URL}"
 
 
@@ -37,20 +32,13 @@ def read_sink(field: Field) -> SinkRule | None:
     if chosen or not field.has_others(known):
         field.complain(f"found {' and '.join(chosen) or 'no kind of sink'}; expected one of {EXPECTED}")
     else:
-        field.section(Names(known, later=_later()))
+        field.section(Names(known))
     return None
-
-
-def _later() -> tuple[str, ...]:
-    return tuple(each for each in _LATER if each not in words())
 
 
 def _named(field: Field) -> SinkRule | None:
     text = field.text(EXPECTED)
     if text is None:
-        return None
-    if text in _later() and not field.is_hidden:
-        field.complain(f"{text} {NOT_YET}")
         return None
     kind = _found(field, text) if text in words() and not field.is_hidden else None
     if kind is not None and kind.main.form is Form.FLAG:
