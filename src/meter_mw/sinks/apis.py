@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -14,6 +16,8 @@ from meter_mw.sinks.poster import Poster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+_Document = TypeVar("_Document", bound=msgspec.Struct)
 
 JSON = "application/json"
 _BAD_REQUEST = frozenset({400, 412, 413, 422})
@@ -41,16 +45,19 @@ class Api:
         fields = {"Content-Type": content_type, "Accept": JSON, **self._fields}
         return self._poster.post(body, fields, target=self._base + path)
 
-    def ask(self, path: str, query: Sequence[tuple[str, str]] = (), body: object = None) -> object:
-        """Get a JSON document, posting a question where there is a body; None where there is none (404).
+    def ask(
+        self, kind: type[_Document], path: str, query: Sequence[tuple[str, str]] = (), body: object = None
+    ) -> _Document | None:
+        """Get a JSON document of a kind, posting a question where there is a body; None for a 404.
 
-        Raises `ConnectionError` for anything else than an answer, with what was said.
+        Raises `ConnectionError` for anything else than such a document, with what was said.
         """
         target = self._base + path + ("?" + urlencode(query) if query else "")
+        fields = {"Accept": JSON, **self._fields}
         if body is None:
-            answer = self._poster.request("GET", target, None, {"Accept": JSON, **self._fields})
+            answer = self._poster.request("GET", target, None, fields)
         else:
-            fields = {"Content-Type": JSON, "Accept": JSON, **self._fields}
+            fields["Content-Type"] = JSON
             answer = self._poster.request("POST", target, msgspec.json.encode(body), fields)
         if not isinstance(answer, Answer):
             raise ConnectionError(f"{self.origin}: {answer.reason}")
@@ -59,9 +66,9 @@ class Api:
         if not answer.accepts:
             raise ConnectionError(f"{self.origin}{path}: {answer.reason}")
         try:
-            return msgspec.json.decode(answer.body)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise ConnectionError(f"{self.origin}{path}: the answer is no JSON: {error!s:.200}") from None
+            return msgspec.json.decode(answer.body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ConnectionError(f"{self.origin}{path}: the answer cannot be read: {error!s:.200}") from None
 
     def close(self) -> None:
         """Close the connection."""
@@ -77,6 +84,23 @@ def failure(answer: Answer, after: float | None = None) -> Outcome:
     """Give what a failure means for an event: after a 5xx it may have arrived all the same."""
     after = answer.retry_after if answer.retry_after is not None else after
     return Unknown(answer.reason, after) if answer.status >= 500 else Retry(after, answer.reason)
+
+
+def moment(time_us: int) -> str:
+    """Give a time in µs since 1970 as RFC 3339, to the ms."""
+    text = datetime.fromtimestamp(time_us // 1000 / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def number(value: float | str | None) -> Decimal:
+    """Give a number of an answer; raises `ConnectionError` for what is none."""
+    try:
+        found = Decimal(str(value))
+    except InvalidOperation:
+        found = Decimal("NaN")
+    if not found.is_finite():
+        raise ConnectionError(f"an answer has {value!r:.50}; expected a number")
+    return found
 
 
 def segment(name: str) -> str:
@@ -96,6 +120,20 @@ def token(example: str, *, needed: bool) -> Option:
 
 
 CUSTOMERS = Option(Form.TABLE, "subjects and their ids at the backend, such as {acme: customer-17}")
+
+
+METERS = Option(Form.TABLE, "fields and what sums them at the backend, such as {requests: api_requests}")
+
+
+def metered(meters: Mapping[str, str], fields: Sequence[str]) -> Mapping[str, str]:
+    """Give what sums each field: all under their own names where nothing is said.
+
+    Raises `ValueError` for a field that no event has.
+    """
+    for field in meters:
+        if field not in fields:
+            raise ValueError(f"meters: events have no {field}; expected one of {', '.join(fields)}")
+    return meters or {field: field for field in fields}
 
 
 def apart(customers: Mapping[str, str]) -> Mapping[str, str]:

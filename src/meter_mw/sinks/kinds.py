@@ -42,6 +42,7 @@ _MODULES = MappingProxyType(
         "prometheus": "meter_mw.sinks.prometheus",
         "webhook": "meter_mw.sinks.webhook",
         "openmeter": "meter_mw.sinks.openmeter",
+        "lago": "meter_mw.sinks.lago",
         "stripe": "meter_mw.sinks.stripe",
     }
 )

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import logging
 import re
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from meter_mw.model import REQUEST_EVENT
-from meter_mw.sinks.apis import CUSTOMERS, Api, apart, base_url, failure, is_refusal, segment, token
+from meter_mw.sinks.apis import (
+    CUSTOMERS,
+    METERS,
+    Api,
+    apart,
+    base_url,
+    failure,
+    is_refusal,
+    metered,
+    moment,
+    number,
+    segment,
+    token,
+)
 from meter_mw.sinks.base import Delivered, Outcome, Permanent, Retry, Unknown
 from meter_mw.sinks.kinds import PLAIN_HTTP, TIMEOUT, Form, Option, Service, Settings, SinkKind
 from meter_mw.sinks.sifting import sift
@@ -61,7 +72,7 @@ class OpenMeterSink:
         self._api = api
         self._version = version
         self._fields = fields
-        self._meters = _checked(meters or {}, fields) or {field: field for field in fields}
+        self._meters = metered(_checked(meters or {}), fields)
         self._customers = apart(customers or {})
         self.horizon: float | None = horizon
         self.name = f"openmeter:{api.name}"
@@ -89,7 +100,7 @@ class OpenMeterSink:
     def totals(self, subjects: Sequence[str], start_us: int, end_us: int) -> Mapping[tuple[str, str], int]:
         """Ask each meter for its sum of each subject in [start, end)."""
         names = {self._customers.get(subject, subject): subject for subject in subjects}
-        window = _moment(start_us), _moment(end_us)
+        window = moment(start_us), moment(end_us)
         found: dict[tuple[str, str], int] = {}
         for field, meter in self._meters.items():
             for asked in _in_portions(list(names)):
@@ -133,12 +144,8 @@ class OpenMeterSink:
     def _ask_v1(self, meter: str, customers: Sequence[str], start: str, end: str) -> _Sums | None:
         query = [("from", start), ("to", end), ("groupBy", "subject")]
         query += [("subject", customer) for customer in customers]
-        answer = self._api.ask(f"/api/v1/meters/{segment(meter)}/query", query)
-        return (
-            None
-            if answer is None
-            else {row.subject: _whole(row.value) for row in _read_as(_SumsV1, answer).data}
-        )
+        answer = self._api.ask(_SumsV1, f"/api/v1/meters/{segment(meter)}/query", query)
+        return None if answer is None else {row.subject: int(number(row.value)) for row in answer.data}
 
     def _ask_v3(self, meter: str, customers: Sequence[str], start: str, end: str) -> _Sums | None:
         key = meter if _ULID.fullmatch(meter) else self._meter_id(meter)
@@ -150,16 +157,15 @@ class OpenMeterSink:
             "filters": {"dimensions": {"subject": {"in": customers}}},
             "group_by_dimensions": ["subject"],
         }
-        answer = self._api.ask(f"/openmeter/meters/{key}/query", body=question)
+        answer = self._api.ask(_SumsV3, f"/openmeter/meters/{key}/query", body=question)
         if answer is None:
             return None
-        return {row.dimensions.get("subject"): _whole(row.value) for row in _read_as(_SumsV3, answer).data}
+        return {row.dimensions.get("subject"): int(number(row.value)) for row in answer.data}
 
     def _meter_id(self, slug: str) -> str | None:
         """Look up what v3 calls a meter; None where there is none of this slug."""
-        answer = self._api.ask("/openmeter/meters", [("filter[key]", slug)])
-        meters = [] if answer is None else _read_as(_Meters, answer).data
-        return next((meter.id for meter in meters if meter.key == slug), None)
+        answer = self._api.ask(_Meters, "/openmeter/meters", [("filter[key]", slug)])
+        return next((meter.id for meter in answer.data if meter.key == slug), None) if answer else None
 
 
 _Sums: TypeAlias = "dict[str | None, int]"
@@ -192,24 +198,6 @@ class _Meters(msgspec.Struct):
     data: list[_Meter]
 
 
-_Document = TypeVar("_Document", bound=msgspec.Struct)
-
-
-def _read_as(kind: type[_Document], answer: object) -> _Document:
-    try:
-        return msgspec.convert(answer, kind)
-    except msgspec.ValidationError as error:
-        raise ConnectionError(f"an answer of OpenMeter cannot be read: {error!s:.200}") from None
-
-
-def _whole(value: float | str) -> int:
-    """Give a sum as OpenMeter has it, in floating point by default: whole numbers are exact up to 2**53."""
-    try:
-        return int(Decimal(value))
-    except (InvalidOperation, ValueError, OverflowError):
-        raise ConnectionError(f"a sum of OpenMeter is {value!r:.50}; expected a number") from None
-
-
 def _read(answer: Answer, events: Sequence[bytes]) -> Mapping[int, Outcome]:
     """Give what an answer says of each event. A batch of which one is refused is refused whole (400).
 
@@ -222,10 +210,8 @@ def _read(answer: Answer, events: Sequence[bytes]) -> Mapping[int, Outcome]:
     return dict.fromkeys(range(len(events)), failure(answer))
 
 
-def _checked(meters: Mapping[str, str], fields: Sequence[str]) -> Mapping[str, str]:
+def _checked(meters: Mapping[str, str]) -> Mapping[str, str]:
     for field, meter in meters.items():
-        if field not in fields:
-            raise ValueError(f"meters: events have no {field}; expected one of {', '.join(fields)}")
         if not (_SLUG.fullmatch(meter) or _ULID.fullmatch(meter)):
             raise ValueError(f"meters.{field}: {meter!r:.80} is neither the slug nor the id of a meter")
     return meters
@@ -234,10 +220,6 @@ def _checked(meters: Mapping[str, str], fields: Sequence[str]) -> Mapping[str, s
 def _in_portions(names: Sequence[str]) -> Iterator[Sequence[str]]:
     for first in range(0, len(names), _SUBJECTS_ASKED):
         yield names[first : first + _SUBJECTS_ASKED]
-
-
-def _moment(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _open(settings: Settings, service: Service) -> OpenMeterSink:
@@ -251,7 +233,7 @@ def _open(settings: Settings, service: Service) -> OpenMeterSink:
     )
 
 
-_DEDUPE = Option(Form.LENGTH, "a time such as 1 day, 0s for never", default=float(_DAY), most=400 * _DAY)
+_DEDUPE = "a time such as 1 day, 0s for never"
 
 KIND = SinkKind(
     "openmeter",
@@ -259,11 +241,9 @@ KIND = SinkKind(
     {
         "secret": token("OPENMETER_TOKEN", needed=False),
         "api": Option(Form.WORD, "v1 or v3", default="v1", words=("v1", "v3")),
-        "meters": Option(Form.TABLE, "fields and their meters, such as {requests: api_requests}"),
+        "meters": METERS,
         "customers": CUSTOMERS,
-        "dedupe": Option(
-            Form.LENGTH, "a time such as 1 day, 0s for never", default=float(_DAY), most=400 * _DAY
-        ),
+        "dedupe": Option(Form.LENGTH, _DEDUPE, default=float(_DAY), most=400 * _DAY),
         "plain_http": PLAIN_HTTP,
         "timeout": TIMEOUT,
     },
