@@ -104,6 +104,7 @@ class Holdings:
             self._follow(tail[0] if tail else None, look=due)
             if due:
                 self._find()
+            if due or self._pressed():
                 self._tidy()
             held = [(holding, holding.end) for holding in self._others]
             return [(self._own, tail[1]), *held] if tail and self._own else held
@@ -247,7 +248,8 @@ class Holdings:
         sealing = self._journal.sealing
         if sealing is not None:
             before = min(before, sealing.sealed(holding.path, dead=holding.end is not None))
-        gone = discard_segments(holding.path, before, retention=self._retention)
+        retention = 0 if self._pressed() else self._retention
+        gone = discard_segments(holding.path, before, retention=retention)
         if sealing is not None and gone:
             sealing.discarded(holding.path, gone)
 
