@@ -68,12 +68,13 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("STRIPE_KEY", "sk_" + "s" * 32)
     monkeypatch.setenv("OPENMETER_TOKEN", "om_" + "o" * 32)
     monkeypatch.setenv("LAGO_KEY", "l" * 36)
+    monkeypatch.setenv("CLICKHOUSE_PASSWORD", "c" * 32)
     (tmp_path / "meter.yaml").write_text(blocks("yaml")[0].text)
 
 
 def test_every_block_is_in_a_language_that_is_checked_here() -> None:
-    """No block stands outside of these tests; the page on usage has another for its JSON."""
-    assert {each.language for each in BLOCKS} <= {"python", "yaml", "json", "http", "sh"}
+    """No block stands outside of these tests; usage has others for its JSON, and the sinks for their SQL."""
+    assert {each.language for each in BLOCKS} <= {"python", "yaml", "json", "http", "sh", "sql"}
     assert {each.page.name for each in blocks("json") if "specversion" not in each.text} == {"usage.md"}
 
 
