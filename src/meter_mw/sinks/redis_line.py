@@ -113,6 +113,10 @@ class RedisLine:
                 raise
         return self.call("EVAL", script.text, len(keys), *keys, *arguments)
 
+    def connect(self) -> None:
+        """Open the connection, if it is not. Raises NotAsked."""
+        self._connected()
+
     def close(self) -> None:
         """Close the connection; the next call opens another."""
         if self._connection is not None:
@@ -120,7 +124,7 @@ class RedisLine:
             self._connection = None
 
     def _connected(self) -> AbstractConnection:
-        if self._connection is not None and self._connection.pid == os.getpid():
+        if self._connection is not None and self._is_sound(self._connection):
             return self._connection
         self.close()
         kind = self._target["kind"]
@@ -140,6 +144,15 @@ class RedisLine:
             return connection
         connection.disconnect()  # type: ignore[no-untyped-call]  # of redis-py
         raise NotAsked(text)
+
+    def _is_sound(self, connection: AbstractConnection) -> bool:
+        """Whether a kept connection is this process' and the server has neither ended it nor spoken on it."""
+        if connection.pid != os.getpid():
+            return False
+        try:
+            return not connection.can_read(0)
+        except (errors.RedisError, OSError):
+            return False
 
     def _exchange(self, connection: AbstractConnection, words: Sequence[object]) -> object:
         try:
