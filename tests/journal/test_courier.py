@@ -7,75 +7,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.journal import Journal, read_parked
-from meter_mw.journal.courier import LONGEST_ORDER, Courier
+from meter_mw.journal.courier import LONGEST_ORDER
 from meter_mw.journal.estates import estate_paths, segment_path
-from meter_mw.journal.holdings import Holdings
 from meter_mw.sinks import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
 
-from .conftest import SOURCE, Clock, MemorySink, event, expected, ids
+from .conftest import SOURCE, event, expected, ids
+from .scenes import Scene, always, for_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
 
-class Scene:
-    """A journal, a sink, and the courier between them."""
-
-    def __init__(self, place: Path, journal: Journal) -> None:
-        self.journal = journal
-        self.place = place
-        self.clock = Clock()
-        self.chance = 1.0
-        self.sink = MemorySink(max_batch=10)
-        self.living = False
-        self.holdings: Holdings | None = None
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin anew, as after a crash: the kernel drops the locks."""
-        if self.holdings is not None:
-            self.holdings.release()
-        self.holdings = Holdings(
-            self.journal,
-            [self.sink.name],
-            clock=self.clock,
-            adopt_every=30,
-            retention=0,
-            living=self.living,
-        )
-        self.supply = self.holdings.supply(self.sink.name, durable=False)
-        self.courier = Courier(
-            self.sink,
-            self.supply,
-            self.place,
-            clock=self.clock,
-            now=self.clock,
-            random=lambda: self.chance,
-            backoff=0.5,
-            longest_backoff=60.0,
-        )
-
-    def append(self, numbers: range) -> None:
-        for number in numbers:
-            self.journal.append(event(number))
-
-    def run(self) -> None:
-        while (wait := self.courier.step()) is not None:
-            self.clock.now += wait
-
-
 @pytest.fixture
 def scene(place: Path, journal: Journal) -> Scene:
     return Scene(place, journal)
-
-
-def always(outcome: Outcome) -> Callable[[Sequence[bytes]], Sequence[Outcome]]:
-    return lambda batch: [outcome] * len(batch)
-
-
-def for_event(name: str, outcome: Outcome) -> Callable[[Sequence[bytes]], Sequence[Outcome]]:
-    return lambda batch: [outcome if name in ids([payload]) else Delivered() for payload in batch]
 
 
 def test_batches_in_order(scene: Scene) -> None:
@@ -105,22 +51,6 @@ def test_a_batch_is_bounded_in_bytes(scene: Scene) -> None:
         scene.journal.append(event(number, 600_000))
     scene.run()
     assert [len(batch) for batch in scene.sink.sent] == [2, 2]
-
-
-def test_a_storm_of_failures_and_recovery(scene: Scene) -> None:
-    """Ten minutes of failures double the wait up to its bound, change no batch, and lose nothing."""
-    scene.append(range(25))
-    scene.sink.answer = always(Retry())
-    begin = scene.clock.now
-    waits = []
-    while scene.clock.now < begin + 600:
-        waits.append(scene.courier.step())
-        scene.clock.now += waits[-1] or 0
-    assert waits[:9] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
-    assert all(batch == scene.sink.sent[0] for batch in scene.sink.sent)
-    scene.sink.answer = always(Delivered())
-    scene.run()
-    assert ids(scene.sink.accepted) == expected(range(25))
 
 
 def test_jitter_is_full(scene: Scene) -> None:

@@ -18,7 +18,7 @@ from meter_mw.journal.standings import Span, Standing, StandingFile
 from meter_mw.sinks import Delivered, Outcome, Permanent, Retry, Unknown
 
 from .conftest import expected, ids
-from .test_courier import Scene, always, for_event
+from .scenes import Scene, always, for_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from meter_mw.journal.mandates import Mandate
 from meter_mw.journal.segments import Position
 
 from .conftest import SOURCE, Clock, MemorySink, event, expected, ids
-from .test_courier import Scene
+from .scenes import Scene
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -319,78 +318,3 @@ def test_kill_9_of_forwarding_workers_loses_nothing(
     assert acknowledged - set(lines(out)) == set()
     assert forwarder.close(30)
     assert estate_paths(place) == []
-
-
-class Biller(ThreadingHTTPServer):
-    """A billing backend that dedupes by id, and now and then loses its answer or is away."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-        self.behave = "well"
-        self.turn = 0
-        biller = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                biller.turn += 1
-                if biller.behave == "storm" and biller.turn % 4:
-                    self.answer(500)
-                    return
-                biller.seen += ids([json.dumps(one).encode() for one in json.loads(body)])
-                if biller.behave == "deaf" and biller.turn % 2:
-                    self.close_connection = True
-                    return
-                self.answer(204)
-
-            def answer(self, status: int) -> None:
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/events"
-
-
-@pytest.fixture
-def biller() -> Iterator[Biller]:
-    biller = Biller()
-    yield biller
-    biller.shutdown()
-    biller.server_close()
-
-
-def test_a_storm_of_500_loses_nothing(
-    make: Callable[..., Forwarder], journal: Journal, biller: Biller
-) -> None:
-    """Three answers of four are failures; each event arrives, and exactly once."""
-    biller.behave = "storm"
-    forwarder = make(HttpSink(biller.url, max_batch=20))
-    for number in range(1000):
-        journal.append(event(number))
-    assert forwarder.flush(60)
-    assert biller.seen == expected(range(1000))
-
-
-def test_lost_answers_repeat_only_by_id(
-    make: Callable[..., Forwarder], journal: Journal, biller: Biller
-) -> None:
-    """Every second answer is lost: the copies have the same ids, and nothing is missing."""
-    biller.behave = "deaf"
-    forwarder = make(HttpSink(biller.url, max_batch=20))
-    for number in range(400):
-        journal.append(event(number))
-    assert forwarder.flush(60)
-    assert len(biller.seen) > 400
-    assert list(dict.fromkeys(biller.seen)) == expected(range(400))
