@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
+from contextlib import ExitStack
+from dataclasses import replace
+from subprocess import PIPE
 from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from journal.conftest import SOURCE, contents, event, expected, ids, payloads
-from meter_mw.journal import Flaw, Journal, JournalFull
+from journal.conftest import SOURCE, MemorySink, contents, event, expected, ids, payloads
+from meter_mw.admission import Admission
+from meter_mw.journal import Flaw, Forwarder, Journal, JournalFull
 from meter_mw.journal.estates import Estate, estate_paths, segment_numbers, segment_path
+from meter_mw.meter import Meter
+from meter_mw.policy.delivery import EventRules, OnFull
+from meter_mw.policy.terms import Exemption
+from meter_mw.sinks import Delivered, Outcome, Retry
+from support.policies import policy, rate, request, route
 from support.powercut import Platter
 
 from .conftest import FAULTS, Disk, mounted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 
@@ -46,9 +58,9 @@ def in_child(work: Callable[[], None]) -> int:
 def soon(is_so: Callable[[], bool]) -> bool:
     """Wait for what another thread brings about."""
     deadline = time.monotonic() + 30
-    while not is_so() and time.monotonic() < deadline:
+    while not (came := is_so()) and time.monotonic() < deadline:
         time.sleep(0.005)
-    return is_so()
+    return came
 
 
 def test_25_a_fork_after_use_gives_the_child_segments_of_its_own(journal: Journal, place: Path) -> None:
@@ -159,7 +171,7 @@ def test_29_30_a_disk_that_fails_holds_up_no_event(
     assert ids([entry.payload for entry in found]) == expected(range(501))
     assert damages == []
     assert journal.lost == 0
-    lines = [record.getMessage() for record in caplog.records]
+    lines = [line for line in caplog.messages if "takes" in line]
     assert len(lines) <= 4  # a fault that comes in stages, as an EIO of a sync, is said with each
     assert os.strerror(code) in lines[0]
     assert "takes events again" in lines[-1]
@@ -257,6 +269,111 @@ def test_29_a_full_file_system(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         assert found == expected(range(number + 50))[-len(found) :]
         assert damages == []
         journal.close()
+
+
+class Serves:
+    """A meter whose disk fails, and the statuses of its answers."""
+
+    def __init__(self, place: Path, on_full: OnFull) -> None:
+        exempt = route("/health", exemption=Exemption.FREE)
+        rules = policy(rate(1000), routes=(exempt,))
+        self.meter = Meter(replace(rules, events=EventRules(place, (), on_full=on_full)))
+
+    def ask(self, path: str = "/") -> tuple[int, dict[str, str]]:
+        admission = self.meter.admit(request(path, key="k"))
+        if not admission.serves:
+            refusal, fields, _ = self.meter.refuse(admission)
+            return refusal.status, dict(fields)
+        exchange = self.meter.exchange(admission, "GET")
+        exchange.begin(200, None)
+        self.meter.conclude(exchange)
+        return 200, {}
+
+
+def test_29_requests_that_nothing_can_record_are_denied(place: Path, disk: Disk) -> None:
+    """By 503 with a time to come back, and none of them is charged; what is exempt is served; it recovers."""
+    all_ = Serves(place, OnFull.DENY)
+    code, calls = FAULTS["EROFS"]
+    disk.fail(code, *calls)
+    assert all_.ask()[0] == 200  # the one that finds out: it waits in memory
+    status, fields = all_.ask()
+    assert (status, fields["Retry-After"]) == (503, "1")
+    assert all_.ask("/health")[0] == 200
+    disk.heal()
+    assert soon(lambda: all_.ask()[0] == 200)
+    all_.meter.close()
+    assert [event["data"]["status"] for event in map(json.loads, payloads(place))] == [200, 200]
+
+
+def test_29_requests_that_nothing_can_record_are_counted(place: Path, disk: Disk) -> None:
+    """They are served and counted in the store, whatever the disk does."""
+    all_ = Serves(place, OnFull.COUNT)
+    code, calls = FAULTS["ENOSPC"]
+    disk.fail(code, *calls)
+    assert [all_.ask()[0] for _ in range(50)] == [200] * 50
+    usage = all_.meter.usage(request(key="k"))
+    assert not isinstance(usage, Admission)
+    disk.heal()
+    all_.meter.close()
+    assert len(payloads(place)) == 50
+
+
+class Bounded:
+    """A journal of 2.5 MiB at most, and a sink that takes all or nothing."""
+
+    def __init__(self, place: Path, *, retention: float = 0.0) -> None:
+        self.journal = Journal(place, SOURCE, max_bytes=40 << 16, sync_interval=0.001)
+        self.sink = MemorySink()
+        self.forwarder = Forwarder(self.journal, [self.sink], retention=retention, longest_backoff=0.05)
+        self.number = 0
+
+    def append(self, count: int) -> None:
+        for _ in range(count):
+            self.journal.append(event(self.number, 2000))
+            self.number += 1
+
+    def fill(self) -> None:
+        """Append until the journal takes no more; it measures itself once a second."""
+        while self.journal.takes_events:
+            self.append(20)
+            time.sleep(0.001)
+
+    def close(self) -> None:
+        self.forwarder.close(10)
+        self.journal.close()
+
+
+def test_29_a_journal_at_its_size_pushes_back_and_recovers(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At 95 % it takes no more requests; what is under way is kept; all arrives when the sink takes it."""
+    all_ = Bounded(place)
+    all_.sink.answer = lambda batch: [Retry()] * len(batch)
+    all_.fill()
+    size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    assert 0.9 * (40 << 16) < size <= 40 << 16
+    assert soon(lambda: "of its max_size" in caplog.text)
+    all_.append(10)
+    all_.sink.answer = lambda batch: [Delivered()] * len(batch)
+    assert soon(lambda: all_.journal.takes_events)
+    all_.append(10)
+    assert all_.sink.await_accepted(all_.number)
+    assert sorted(set(ids(all_.sink.accepted))) == sorted(expected(range(all_.number)))
+    assert all_.journal.lost == 0
+    all_.close()
+
+
+def test_29_what_is_delivered_goes_first_when_space_is_needed(place: Path) -> None:
+    """A retention of an hour is kept while there is room, and not at the price of a request."""
+    all_ = Bounded(place, retention=3600)
+    all_.append(400)
+    assert all_.sink.await_accepted(400)
+    assert len(payloads(place)) == 400
+    all_.fill()
+    assert soon(lambda: all_.journal.takes_events)
+    assert len(payloads(place)) < all_.number
+    assert all_.journal.lost == 0
+    all_.close()
 
 
 def test_30_no_descriptor_is_left(place: Path) -> None:
@@ -379,3 +496,83 @@ def test_28_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durabil
     journal.close()
     assert len(serving.durable) > 20 or durability == "standard"
     assert len(covered) > 5
+
+
+ADOPTER = """
+import sys, time
+from pathlib import Path
+from meter_mw.journal import Forwarder, Journal
+from meter_mw.sinks import FileSink
+home = Path(sys.argv[1])
+forwarder = Forwarder(Journal(home / "meter", "urn:meter-mw:tests"), [FileSink(home / "usage.jsonl")])
+sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()
+forwarder.start()
+sys.stdin.readline()
+forwarder.close(10)
+"""
+
+
+def test_33_two_who_adopt_one_orphan(tmp_path: Path) -> None:
+    """One wins: every event of the dead process arrives once."""
+
+    def work() -> None:
+        journal = Journal(tmp_path / "meter", SOURCE)
+        for number in range(500):
+            journal.append(event(number))
+        os._exit(0)
+
+    assert in_child(work) == 0
+    command = [sys.executable, "-c", ADOPTER, str(tmp_path)]
+    usage = tmp_path / "usage.jsonl"
+    with ExitStack() as stack:
+        adopters = [stack.enter_context(subprocess.Popen(command, stdin=PIPE, stdout=PIPE)) for _ in range(2)]
+        for adopter in adopters:
+            assert adopter.stdout is not None
+            assert adopter.stdout.readline() == b"ready\n"
+        for adopter in adopters:
+            tell(adopter)
+        assert soon(lambda: usage.exists() and len(usage.read_bytes().splitlines()) >= 500)
+        for adopter in adopters:
+            tell(adopter)
+        assert [adopter.wait(30) for adopter in adopters] == [0, 0]
+    assert ids(usage.read_bytes().splitlines()) == expected(range(500))
+
+
+def tell(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+
+
+def test_34_a_long_backlog_holds_up_no_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start reads as much of it as the first batch takes, however long it is; none of it is lost.
+
+    A million events and their times are in the bench.
+    """
+    old = Journal(place, SOURCE, segment_bytes=1 << 20)
+    for number in range(20_000):
+        old.append(event(number, 300))
+    old.close()
+    read, pread = [0], os.pread
+
+    def counted(fd: int, size: int, at: int) -> bytes:
+        data = pread(fd, size, at)
+        read[0] += len(data)
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    journal, sink, first = Journal(place, SOURCE), MemorySink(), list[int]()
+
+    def answer(batch: Sequence[bytes]) -> Sequence[Outcome]:
+        first.append(read[0])
+        return [Delivered()] * len(batch)
+
+    sink.answer = answer
+    forwarder = Forwarder(journal, [sink])
+    forwarder.start()
+    journal.append(event("new"))
+    assert sink.await_accepted(20_001)
+    assert first[0] < 2 << 20 < read[0]
+    assert sorted(ids(sink.accepted)) == sorted([*expected(range(20_000)), "event-new"])
+    forwarder.close(10)
+    journal.close()

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ CHAIN_START = bytes(16)
 
 _PREFIX = struct.Struct("<4sI")
 _HEAD = struct.Struct("<4sII16s")
-_WINDOW = 1 << 16
+_WINDOW = 1 << 18
 
 # 0xF5 and 0xFF occur in no UTF-8 text (RFC 3629, section 1), so an event never holds a magic.
 _MAGIC_START = b"\xf5M"
@@ -57,8 +56,7 @@ class Flaw(Enum):
     REFUSED = "not a regular file"
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """An intact frame and where it lies in its file."""
 
     kind: Kind
@@ -68,8 +66,7 @@ class Frame:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(NamedTuple):
     """A stretch of a file that is not an intact frame, or whose frame is not linked."""
 
     flaw: Flaw
@@ -106,39 +103,51 @@ def scan(
     tape = _Tape(fd, stop)
     at = start
     while at < tape.stop:
-        frame = _frame_at(tape, at)
-        if frame is None:
-            following = _resume(tape, at)
-            if following is None:
-                if not tape.is_blank(at):
-                    yield Gap(Flaw.TORN, at, tape.stop)
+        for frame in _intact(tape, at):
+            if chain is not None and link(chain, frame.payload) != frame.chain:
+                yield Gap(Flaw.UNLINKED, frame.start, frame.end)
+            yield frame
+            at, chain = frame.end, frame.chain
+        if at >= tape.stop:
+            return
+        following = _resume(tape, at)
+        if following is None:
+            if not tape.is_blank(at):
+                yield Gap(Flaw.TORN, at, tape.stop)
+            return
+        yield Gap(Flaw.BROKEN, at, following)
+        at, chain = following, None
+
+
+def _intact(tape: _Tape, at: int, wanted: int = _WINDOW) -> Iterator[Frame]:
+    """Read frame after frame from an offset on, to the first place where there is none.
+
+    `wanted` are the bytes that are looked at first.
+    """
+    while at < tape.stop:
+        data = tape.read(at, wanted)
+        begin, size = 0, len(data)
+        while begin + _HEAD.size <= size:
+            magic, length, checksum, chain = _HEAD.unpack_from(data, begin)
+            kind = _KINDS.get(magic)
+            if kind is None or length > MAX_PAYLOAD:
                 return
-            yield Gap(Flaw.BROKEN, at, following)
-            at, chain = following, None
-            continue
-        if chain is not None and link(chain, frame.payload) != frame.chain:
-            yield Gap(Flaw.UNLINKED, frame.start, frame.end)
-        yield frame
-        at, chain = frame.end, frame.chain
-
-
-def _frame_at(tape: _Tape, at: int) -> Frame | None:
-    head = tape.read(at, _HEAD.size)
-    if len(head) < _HEAD.size:
-        return None
-    magic, length, checksum, chain = _HEAD.unpack(head)
-    kind = _KINDS.get(magic)
-    if kind is None or length > MAX_PAYLOAD:
-        return None
-    body = tape.read(at + 12, 16 + length)
-    if len(body) < 16 + length or crc32(body, crc32(head[:8])) != checksum:
-        return None
-    return Frame(kind, at, at + _HEAD.size + length, chain, body[16:])
+            end = begin + _HEAD.size + length
+            if end > size:
+                break
+            if crc32(data[begin + 12 : end], crc32(data[begin : begin + 8])) != checksum:
+                return
+            yield Frame(kind, at + begin, at + end, chain, data[begin + _HEAD.size : end])
+            begin = end
+        if at + size >= tape.stop or size < wanted:
+            return  # the rest is no whole frame, or the file was cut meanwhile
+        wanted = _WINDOW if begin else 2 * wanted
+        at += begin
 
 
 def _resume(tape: _Tape, at: int) -> int | None:
     candidate = tape.find(_MAGIC_START, at + 1)
-    while candidate is not None and _frame_at(tape, candidate) is None:
+    while candidate is not None and next(_intact(tape, candidate, _HEAD.size), None) is None:
         candidate = tape.find(_MAGIC_START, candidate + 1)
     return candidate
 

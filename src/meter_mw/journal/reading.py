@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from meter_mw.journal.estates import estate_paths, opened, segment_numbers, segment_path
 from meter_mw.journal.frames import Flaw, Frame, Gap, Kind, scan
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An intact event: its payload, and where in its segment it begins and ends."""
 
     path: Path
