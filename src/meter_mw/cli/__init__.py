@@ -12,6 +12,7 @@ from meter_mw.cli.check import check
 from meter_mw.cli.forward import forward
 from meter_mw.cli.keys import keys
 from meter_mw.cli.parked import parked
+from meter_mw.cli.reconcile import reconcile
 
 
 def _version() -> str:
@@ -33,3 +34,4 @@ main.add_command(check)
 main.add_command(forward)
 main.add_command(keys)
 main.add_command(parked)
+main.add_command(reconcile)

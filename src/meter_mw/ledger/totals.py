@@ -37,6 +37,18 @@ def totals(
     return {each: units for each, units in found.items() if units}
 
 
+def subjects(connection: Connection, source: str, start_us: int, end_us: int) -> list[str]:
+    """Give who has used anything of a source in the hours that [start, end) touches, in µs since 1970."""
+    table = usage_hours.c
+    asked = (
+        select(table.subject)
+        .distinct()
+        .where(table.source == source)
+        .where(table.hour_us > start_us - HOUR_US, table.hour_us < end_us)
+    )
+    return sorted(connection.execute(asked).scalars())
+
+
 _Part = tuple[str, str, int]
 
 

@@ -93,3 +93,11 @@ class Totals(Protocol):
         Times are µs since 1970, whole minutes. What it has nothing of may be left out. Raises
         `ConnectionError` when the destination does not answer, with what it said.
         """
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A sink whose destination knows by itself who has used anything: a ledger."""
+
+    def subjects(self, start_us: int, end_us: int) -> Sequence[str]:
+        """Give the subjects with usage in [start, end), and maybe some around it; see `Totals`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from meter_mw.ledger.database import SCHEMES, Database, fault_of_address, within
 from meter_mw.ledger.faults import Fault, fault_of
 from meter_mw.ledger.records import Record, Unreadable, read
-from meter_mw.ledger.totals import totals
+from meter_mw.ledger.totals import subjects, totals
 from meter_mw.ledger.writing import write
 from meter_mw.sinks.base import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
 from meter_mw.sinks.kinds import TIMEOUT, Form, Option, Service, Settings, SinkKind
@@ -69,6 +69,14 @@ class SqlSink:
         try:
             with self._database.reading() as connection:
                 return totals(connection, self._source, subjects, start_us, end_us)
+        except Exception as error:  # a driver may raise anything  # noqa: BLE001
+            raise ConnectionError(f"{self.name}: {fault_of(error)[1]}") from None
+
+    def subjects(self, start_us: int, end_us: int) -> Sequence[str]:
+        """Give who has used anything of this service in the hours that [start, end) touches."""
+        try:
+            with self._database.reading() as connection:
+                return subjects(connection, self._source, start_us, end_us)
         except Exception as error:  # a driver may raise anything  # noqa: BLE001
             raise ConnectionError(f"{self.name}: {fault_of(error)[1]}") from None
 

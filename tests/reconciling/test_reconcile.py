@@ -1,0 +1,190 @@
+"""`meter-mw reconcile`, on a real ledger and a real Redis: what agrees, what drifts, and why."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from meter_mw.cli import main
+from meter_mw.events import encode
+from meter_mw.journal import Journal
+from meter_mw.meter import Meter, open_sinks
+from meter_mw.model import SubjectId, UsageEvent
+from meter_mw.policy.loader import load
+from meter_mw.rids import new_rid
+from support.policies import request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+YESTERDAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+POLICY = """
+version: 1
+service: shop
+store: {store}
+on_store_failure: {{deadline: 5s}}
+plans:
+  default:
+    limits: [{{name: monthly, cap: 1000/month}}, {{name: out, meter: egress, cap: 1 GB/month}}]
+events:
+  retention: 30 days
+  sinks: [{{sql: "sqlite:///usage.db"}}]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder with a policy on Redis whose ledger is in SQLite."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METER_KEY_SECRET", "a-secret-for-this-test")
+    monkeypatch.delenv("METER_POLICY", raising=False)
+    (tmp_path / "meter.yaml").write_text(POLICY.format(store=redis_url))
+    return tmp_path
+
+
+def events(count: int, subject: str = "acme", at: datetime = YESTERDAY) -> list[bytes]:
+    time_us = (at - EPOCH) // timedelta(microseconds=1)
+    data = {"requests": 1, "request_bytes": 0, "response_bytes": 10, "route": "v1", "plan": "default"}
+    made = [
+        UsageEvent(new_rid(time_us), "urn:meter-mw:shop", SubjectId(subject), time_us + number, dict(data))
+        for number in range(count)
+    ]
+    return [encode(each) for each in made]
+
+
+def journal(*payloads: bytes) -> None:
+    rules = load("meter.yaml")
+    with_retention = Journal(rules.events.journal, rules.source)
+    for each in payloads:
+        with_retention.append(each)
+    with_retention.close()
+
+
+def deliver() -> None:
+    meter = Meter("meter.yaml")
+    meter.start()
+    assert meter.flush(20)
+    meter.close()
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, ["reconcile", *words])
+
+
+def rows(*words: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run("--json", "--all", *words).stdout.splitlines()]
+
+
+def test_what_was_recorded_and_delivered_agrees(folder: Path) -> None:
+    journal(*events(5), *events(2, "beta"))
+    deliver()
+    result = run("--no-store")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "4 compared, none unexplained" in result.stderr
+    assert [(row["subject"], row["field"], row["recorded"], row["found"]) for row in rows("--no-store")] == [
+        ("acme", "requests", 5, 5),
+        ("acme", "response_bytes", 50, 50),
+        ("beta", "requests", 2, 2),
+        ("beta", "response_bytes", 20, 20),
+    ]
+    assert len(rows("--no-store", "--subject", "beta")) == 2
+
+
+def test_what_is_under_way_is_no_drift(folder: Path) -> None:
+    journal(*events(3))
+    assert run("--no-store").exit_code == 0
+    (row, _) = rows("--no-store")
+    assert (row["place"], row["recorded"], row["found"]) == ("journal", 3, 3)
+
+
+def test_a_ledger_that_lost_a_row_is_told_from_the_journal(folder: Path) -> None:
+    journal(*events(5))
+    deliver()
+    with sqlite3.connect(folder / "usage.db") as database:
+        database.execute("UPDATE meter_usage_hours SET units = units - 1 WHERE field = 'requests'")
+        database.execute("DELETE FROM meter_events WHERE id = (SELECT min(id) FROM meter_events)")
+    result = run("--no-store", "--csv")
+    assert result.exit_code == 1
+    (row,) = csv.DictReader(io.StringIO(result.stdout))
+    assert (row["field"], row["recorded"], row["found"], row["drift"]) == ("requests", "4", "5", "1")
+    assert row["cause"].startswith("more than was recorded")
+
+
+def test_a_correction_after_the_window_is_late(folder: Path) -> None:
+    (first, *rest) = events(5)
+    journal(first, *rest)
+    deliver()
+    name = json.loads(first)["id"]
+    assert CliRunner().invoke(main, ["adjust", name, "requests=-1", "--why", "x"]).exit_code == 0
+    deliver()
+    row = next(row for row in rows("--no-store") if row["field"] == "requests")
+    assert (row["recorded"], row["found"], row["late"]) == (4, 4, -1)
+
+
+def test_the_counters_of_the_store_are_compared(folder: Path) -> None:
+    meter = Meter("meter.yaml")
+    for _ in range(7):
+        meter.conclude(meter.exchange(meter.admit(request(key="k")), "GET"))
+    assert meter.flush(20)
+    meter.close()
+    found = [row for row in rows() if row["place"] == "store: monthly"]
+    assert [(row["field"], row["recorded"], row["found"]) for row in found] == [("requests", 7, 7)]
+    assert run().exit_code == 0
+    rules = load("meter.yaml")
+    (sink,) = open_sinks(rules)
+    stray = json.loads(events(1, found[0]["subject"], datetime.now(UTC))[0])
+    sink.send([json.dumps(stray).encode()])
+    sink.close()
+    result = run("--json")
+    assert result.exit_code == 1
+    missing = json.loads(result.stdout.splitlines()[0])
+    assert (missing["place"], missing["recorded"], missing["found"]) == ("store: monthly", 8, 7)
+
+
+def test_a_parked_event_is_accounted_for(folder: Path) -> None:
+    (beyond,) = events(1)
+    huge = json.loads(beyond)
+    huge["data"]["response_bytes"] = 2**70  # no database takes it
+    journal(*events(3), json.dumps(huge).encode())
+    deliver()
+    assert run("--no-store").exit_code == 0
+    row = next(row for row in rows("--no-store") if row["field"] == "requests")
+    assert (row["recorded"], row["found"], row["parked"]) == (4, 4, 0)
+    with sqlite3.connect(folder / "usage.db") as database:
+        (kept,) = database.execute("SELECT count(*) FROM meter_events").fetchone()
+    assert kept == 3
+
+
+def test_a_time_that_nobody_knows_of_is_told(folder: Path) -> None:
+    text = (folder / "meter.yaml").read_text()
+    (folder / "meter.yaml").write_text(text.replace('{sql: "sqlite:///usage.db"}', "stdout"))
+    result = run("--no-store", "--from", "2020-01-01", "--to", "2020-01-02")
+    assert result.exit_code == 1
+    assert "keeps nothing of that time (events.retention), and no sink is a ledger" in result.stderr
+
+
+def test_bad_windows_are_told(folder: Path) -> None:
+    assert "neither for yesterday" in run("--from", "2026-01-01").stderr
+    assert "is not before" in run("--from", "2026-01-02", "--to", "2026-01-01").stderr
+    assert "still to come" in run("--from", "2026-01-02", "--to", "2999-01-01").stderr
+    result = run("--from", "yesterday", "--to", "2026-01-01")
+    assert result.exit_code == 2
+    assert "expected a day or a minute" in result.stderr
+    assert "whole minutes" in run("--from", "2026-01-01T00:00:01", "--to", "2026-01-02").stderr
+
+
+def test_a_ledger_that_is_away_is_told(folder: Path) -> None:
+    (folder / "usage.db").mkdir()
+    result = run("--no-store")
+    assert result.exit_code == 1
+    assert "the ledger does not answer" in result.stderr
