@@ -25,7 +25,7 @@ from meter_mw.policy.policy import Recovery
 from meter_mw.recovery import reaping
 from meter_mw.recovery.backlog import Backlog, Inherited
 from meter_mw.recovery.register import Marks, Register
-from meter_mw.stores.canary import LEARN_US, Asked, beat
+from meter_mw.stores.canary import LEARN_US, Asked, Written, beat
 from meter_mw.stores.kept import born_us, unpack
 from meter_mw.stores.port import StoreUnavailable
 
@@ -65,7 +65,7 @@ class _Watch:
 
     estate: Path
     register: Register
-    last: dict[str, int] = field(default_factory=dict)
+    last: dict[str, Written] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
 
 
@@ -315,10 +315,9 @@ class Recoverer:
         learn_us = LEARN_US if self._brings_back() else 0
         for watch in (*([self._own] if self._own else []), *self._heirs):
             beats = self._beat(store, watch, learn_us)
-            lost = [each for each in beats if each.lost]
-            if lost:
-                self._note_loss(watch, lost)
-                beats = self._beat(store, watch, LEARN_US)
+            if not all(each.is_fine for each in beats):
+                self._note_loss(watch, [each for each in beats if not each.is_fine])
+                beats = self._beat(store, watch, LEARN_US if watch.lost else 0)
             until_us = max((each.learn_until_us for each in beats), default=0)
             if self._learns:
                 self._learn_until_us = until_us if until_us > self._stores.blocking.now_us() else 0
@@ -337,7 +336,7 @@ class Recoverer:
             )
         )
         beats = beat(store, watch.estate.name, watch.last, said, learn_us=learn_us)
-        told = {each.part: each.at_us for each in beats if not each.lost}
+        told = {each.part: Written(each.at_us, each.run) for each in beats if each.is_fine}
         if told:
             watch.last |= told
             watch.register.beat(watch.last)
@@ -348,28 +347,16 @@ class Recoverer:
             return watch.progress.marks if watch.progress else Marks()
         return self._trail.save()
 
-    def _note_loss(self, watch: _Watch, lost: list[Beat]) -> None:
-        """Go back to where an estate stood in the copy that the store went back to."""
-        before = self._marks_of(watch)
-        found = [(_said(each.said), each) for each in lost]
-        marks = min((marks for marks, _ in found), key=lambda each: each.settled)
-        went_back_us = min(each.at_us for each in lost)
-        follows_us = max(
-            min(watch.last.get(each.part, 0), each.at_us + _IN_DOUBT_US) if each.at_us else 0 for each in lost
-        )
-        since = [went_back_us] + ([marks.since_us] if marks.since_us is not None else [])
-        if before.lost_after_us is not None:
-            follows_us = max(follows_us, before.lost_after_us)
-            since += [before.lost_since_us or 0]
-        settled = min(marks.settled, before.settled)
-        back = Marks(settled, settled, None, follows_us, min(since))
-        _log.error(
-            "the store has lost data: it is as it was %s; closings since then are sent again",
-            f"{(lost[0].now_us - went_back_us) / 1e6:.1f} s ago" if went_back_us else "in the beginning",
-        )
-        watch.lost |= {each.part for each in lost}
-        for each in lost:
+    def _note_loss(self, watch: _Watch, doubted: list[Beat]) -> None:
+        """Go back to where an estate stood when the canary was written that is found."""
+        back = _back(self._marks_of(watch), watch.last, doubted)
+        lost = [each for each in doubted if each.lost]
+        for each in doubted:
+            ago = f"as it was {(each.now_us - each.at_us) / 1e6:.1f} s ago" if each.at_us else "empty"
+            what = "has lost data: it is" if each.lost else "was started anew, and may be"
+            _log.error("the store %s %s; what it was told since then is sent again", what, ago)
             watch.last.pop(each.part, None)
+        watch.lost |= {each.part for each in lost}
         if isinstance(watch, _Heir):
             watch.register.mark(back)
             watch.progress = Inherited(watch.register, back, self._stores.blocking.now_us)
@@ -377,7 +364,7 @@ class Recoverer:
         else:
             self._trail.rewind(back)
             self._backlog = None
-        if self._learns:
+        if self._learns and lost:
             self._learn_until_us = lost[0].now_us + LEARN_US
 
     # What is to be sent again
@@ -457,6 +444,27 @@ def _said(text: str) -> Marks:
     except ValueError:
         return Marks()
     return Marks(Position(settled, settled_at), Position(sent, sent_at), None if since < 0 else since)
+
+
+def _back(before: Marks, last: dict[str, Written], doubted: list[Beat]) -> Marks:
+    """Give what is known of an estate's closings once the store went back to these canaries."""
+    found = [_said(each.said) for each in doubted]
+    settled = min(before.settled, *(each.settled for each in found))
+    since = [each.at_us for each in doubted] + [each.since_us for each in found if each.since_us is not None]
+    lost = [each for each in doubted if each.lost]
+    if not lost:  # the store may have all of it
+        return replace(before, settled=settled, since_us=min(since))
+    follows_us = max(_followed_us(each, last.get(each.part)) for each in lost)
+    if before.lost_after_us is not None:
+        follows_us = max(follows_us, before.lost_after_us)
+        since.append(before.lost_since_us or 0)
+    return Marks(settled, settled, None, follows_us, min(since))
+
+
+def _followed_us(beat: Beat, last: Written | None) -> int:
+    """Give the moment after which all is lost: at the latest when the next canary was written."""
+    latest_us = beat.at_us + _IN_DOUBT_US if beat.at_us else 0
+    return min(latest_us, last.at_us) if last else latest_us
 
 
 def _run(known: weakref.ref[Recoverer], wake: threading.Event) -> None:

@@ -16,13 +16,14 @@ import logging
 import mmap
 import os
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 import msgspec
 
 from meter_mw.journal import Position
+from meter_mw.stores.canary import Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,18 +99,18 @@ class Entry:
     response_bytes: int
 
 
-@dataclass(slots=True, eq=False)
 class Register:
     """A register that this process has locked. Safe for threads; marks are set by one at a time."""
 
-    path: Path
-    _fd: int
-    _parts: list[mmap.mmap] = field(default_factory=list)
-    _page: mmap.mmap | None = None
-    _free: list[tuple[mmap.mmap, int]] = field(default_factory=list)
-    _taken: dict[RequestId, tuple[mmap.mmap, int]] = field(default_factory=dict)
-    _serial: int = 0
-    _is_full: bool = False
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._page: mmap.mmap | None = None
+        self._parts: list[mmap.mmap] = []
+        self._free: list[tuple[mmap.mmap, int]] = []
+        self._taken: dict[RequestId, tuple[mmap.mmap, int]] = {}
+        self._serial = 0
+        self._is_full = False
 
     @classmethod
     def create(cls, estate: Path) -> Register:
@@ -281,18 +282,18 @@ class Register:
         )
         self._put(_MARKS_AT[self._serial % 2], text)
 
-    def beats(self) -> dict[str, int]:
-        """Read when the store was last marked, by the name of its part (µs of its time)."""
-        beats: dict[str, int] = {}
+    def beats(self) -> dict[str, Written]:
+        """Read when the canaries of the estate were written last, by the part of the store."""
+        beats: dict[str, Written] = {}
         for at in _BEATS_AT:
             text, _ = _text(self._mapped(), at, at, _MOST_BEATS + _HEAD.size)
             with contextlib.suppress(msgspec.MsgspecError):
-                found = msgspec.msgpack.decode(text or b"", type=dict[str, int])
-                beats = max(beats, found, key=lambda each: max(each.values(), default=0))
+                found = msgspec.msgpack.decode(text or b"", type=dict[str, Written])
+                beats = max(beats, found, key=lambda each: max((at for at, _ in each.values()), default=0))
         return beats
 
-    def beat(self, beats: dict[str, int]) -> None:
-        """Note when the store was last marked."""
+    def beat(self, beats: dict[str, Written]) -> None:
+        """Note when the canaries were written last."""
         text = msgspec.msgpack.encode(beats)
         if len(text) <= _MOST_BEATS:
             self._serial += 1
