@@ -12,6 +12,7 @@ import pytest
 
 from meter_mw.sinks import Delivered, Duplicate, Permanent, Retry, Unknown
 from meter_mw.sinks.apis import Api
+from meter_mw.sinks.base import Totals
 from meter_mw.sinks.kinds import Service
 from meter_mw.sinks.lago import KIND, LagoSink
 from meter_mw.testing.sinks import SinkConformance, event
@@ -52,7 +53,7 @@ def open_sink(lago: FakeLago) -> Iterator[Callable[..., LagoSink]]:
 def usage(number: int, **members: object) -> bytes:
     found = json.loads(event(number))
     data = {"requests": 1, "response_bytes": 10, "route": "items.read", "status": 200}
-    found |= {"time": "2026-11-21T09:20:30.123999Z", "data": data, **members}
+    found |= {"time": "2026-11-21T09:20:30.007999Z", "data": data, **members}
     return json.dumps(found).encode()
 
 
@@ -95,7 +96,7 @@ def test_an_event_is_a_record_for_each_quantity(lago: FakeLago, open_sink: Calla
         "application/json",
         f"Bearer {KEY}",
     )
-    common = {"external_subscription_id": "sub_17", "timestamp": "1795252830.123"}
+    common = {"external_subscription_id": "sub_17", "timestamp": "1795252830.007"}
     assert json.loads(post.body)["events"] == [
         {
             **common,
@@ -326,6 +327,7 @@ def test_the_kind_opens_it(lago: FakeLago) -> None:
     sink = KIND.open(settings, Service("urn:meter-mw:shop", (*FIELDS, "tokens"), Path("journal")))
     assert list(sink.send([usage(1)])) == [Delivered()]
     assert (sink.horizon, sink.max_batch) == (None, 50)
+    assert isinstance(sink, Totals)
     sink.close()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from meter_mw.sinks import Delivered, Permanent, Retry, Unknown
 from meter_mw.sinks.apis import Api
+from meter_mw.sinks.base import Totals
 from meter_mw.sinks.kinds import Service
 from meter_mw.sinks.openmeter import KIND, OpenMeterSink
 from meter_mw.testing.sinks import SinkConformance, event
@@ -335,6 +336,7 @@ def test_the_kind_opens_it(openmeter: FakeOpenMeter, version: str) -> None:
     sink = KIND.open(settings, Service("urn:meter-mw:shop", FIELDS, Path("journal")))
     assert list(sink.send([usage(1)])) == [Delivered()]
     assert (sink.horizon, sink.max_batch) == (86_400, 100)
+    assert isinstance(sink, Totals)
     sink.close()
 
 
