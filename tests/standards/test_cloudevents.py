@@ -29,7 +29,7 @@ class Receiver(Vendor):
 
 
 OPENED = {
-    "http": lambda url: HttpSink(url),
+    "http": HttpSink,
     "webhook": lambda url: WebhookSink(url, "secret"),
     "openmeter v1": lambda url: OpenMeterSink(Api(url, None), "v1", ("requests",)),
     "openmeter v3": lambda url: OpenMeterSink(Api(url, None), "v3", ("requests",)),
