@@ -113,6 +113,12 @@ def test_an_event_is_a_record_for_each_quantity(lago: FakeLago, open_sink: Calla
     ]
 
 
+def test_the_quantity_may_have_any_name(lago: FakeLago, open_sink: Callable[..., LagoSink]) -> None:
+    """It comes before what else a record shows."""
+    open_sink(quantity="route").send([usage(1)])
+    assert [row.properties for row in lago.rows] == [{"route": "1"}, {"route": "10"}]
+
+
 def test_a_zero_is_not_sent(lago: FakeLago, open_sink: Callable[..., LagoSink]) -> None:
     """An event of nothing but zeros is delivered with no request at all, and so is a threshold."""
     batch = [

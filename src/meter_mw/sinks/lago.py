@@ -122,7 +122,7 @@ class LagoSink:
                     "external_subscription_id": self._customers.get(usage.subject, usage.subject),
                     "code": self._codes[field],
                     "timestamp": f"{seconds}.{thousandths:03}",
-                    "properties": {self._quantity: str(units), **shown},
+                    "properties": {**shown, self._quantity: str(units)},
                 }
             )
             for field, units in usage.quantities.items()
