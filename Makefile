@@ -1,6 +1,8 @@
 # Everything here sets up what it needs: a virtual environment in .venv, with a real Redis for the tests.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# Of the tests, which wait for more than they compute.
+PROCESSES ?= 4
 
 .PHONY: demo test lint types bench docs clean
 
@@ -8,7 +10,7 @@ demo: .venv/.servers
 	$(BIN)/python examples/demo.py
 
 test: .venv/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 lint: .venv/.lint
 	$(BIN)/ruff check .

@@ -5,13 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from meter_mw.testing.stores import Clock
 from support.postgres import PostgresServer
 from support.servers import BINARIES, RedisServer
+from support.timed import pytest_runtest_protocol  # noqa: F401 - it is found by its name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # how long an example takes tells of the machine
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, begin with what is lengthy, and keep other files together."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        if not any(map(item.get_closest_marker, ("lengthy", "xdist_group"))):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item.get_closest_marker("lengthy") is None)
 
 
 @pytest.fixture(scope="session")

@@ -684,12 +684,13 @@ def test_never_has_no_wait(limit: Limit) -> None:
 @pytest.mark.parametrize("verdict", [Verdict.LATE, Verdict.REFRESH])
 def test_a_clock_that_was_guessed_wrong_is_corrected(verdict: Verdict) -> None:
     """The store is asked again, with the fence and the windows around the time that it told."""
-    talk, first = begun(policy(cap(5, Period.DAY)), request(key="k"))
+    rules = policy(cap(5, Period.DAY))
+    talk, first = begun(rules, request(key="k"))
     later_us = NOW_US + 3 * DAY_US + 5
     second = talk.send(Tally(verdict, later_us))
     assert isinstance(second, Admit)
     assert second.rid == first.rid
-    assert second.not_after_us == later_us + 10 * 100_000
+    assert second.not_after_us == later_us + 10 * rules.deadline_us
     assert second.charges[0].windows is not None
     assert second.charges[0].windows[1] == NOW_US + 3 * DAY_US
     admission = ended(talk, admitted(second, later_us))

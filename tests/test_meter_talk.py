@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -37,13 +37,14 @@ def open_meter(tmp_path: Path) -> Iterator[Callable[..., Meter]]:
     """Open meters on a policy with one limit; all are closed when the test ends."""
     opened: list[Meter] = []
 
-    def open_(resolver: object = None, *, unknown: Unknown = Unknown.REJECT) -> Meter:
+    def open_(resolver: object = None, *, unknown: Unknown = Unknown.REJECT, **options: Any) -> Meter:
         rules = policy(
             rate(10),
             resolver=resolver,  # type: ignore[arg-type]  # what operators write
             unknown=unknown,
             journal=tmp_path / "journal",
             sinks=[sink("file", tmp_path / "usage.jsonl")],
+            **options,
         )
         opened.append(Meter(rules))
         return opened[-1]
@@ -239,7 +240,7 @@ def test_the_resolver_does_not_use_up_the_patience_of_the_store(
         clock[0] += 150_000
         return ENTRY
 
-    meter = open_meter(slow)
+    meter = open_meter(slow, deadline_us=100_000)
     store = Patient()
     wire(meter, store, ask)
     assert ask(meter).answer is Answer.ALLOWED
@@ -253,7 +254,7 @@ def test_the_rounds_share_one_deadline(
     """A store that is asked again is given what is left, not the whole again."""
     clock = [0]
     monkeypatch.setattr("meter_mw.driving._monotonic_us", lambda: clock[0])
-    meter = open_meter(unknown=Unknown.ACCEPT)
+    meter = open_meter(unknown=Unknown.ACCEPT, deadline_us=100_000)
 
     class Late(Patient):
         def admit(self, command: Admit, *, patience_us: int = 0) -> Tally:

@@ -156,7 +156,7 @@ def test_nothing_passes_ungranted_while_a_part_is_asked_for(
 ) -> None:
     """A cap that cuts is not passed, whatever it says of a store that is away: this one is not."""
     limit = replace(egress(250, cut=True), on_store_failure=Failure.OPEN)
-    all_ = bench(limit)
+    all_ = bench(limit, deadline_us=1_000_000)
     exchange = all_.begin()
     assert all_.meter.gate.lets(exchange, (Count.RESPONSE_BYTES, 100)) is None
     rooms: list[Room | None] = []
@@ -299,6 +299,7 @@ def test_waiting_for_a_part_ends_with_the_deadline(tmp_path: Path) -> None:
     all_.meter.close()
 
 
+@pytest.mark.timed
 def test_waiting_for_a_part_holds_up_neither_the_loop_nor_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

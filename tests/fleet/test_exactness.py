@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import redis
+
     from support.servers import RedisServer
+
+pytestmark = pytest.mark.lengthy
 
 CAP = 1_000
 LOSSY_CAP = 300
-RUNS = 20
+RUNS = 5
 
 
 def subject(key: str) -> str:
@@ -30,11 +34,9 @@ def subject(key: str) -> str:
     return pseudonym(b"s" * 32, Credential(key))
 
 
-@pytest.mark.timeout(300)
 def test_eight_workers_and_two_hundred_clients_reach_a_cap_exactly(redis_url: str, tmp_path: Path) -> None:
-    """Four gunicorn and four uvicorn workers admit exactly 1,000 of a cap of 1,000, twenty times."""
-    patient = "on_store_failure: {deadline: 10s}"  # two cores are slow for 200 clients, and 503 is no count
-    policy = policy_file(tmp_path, redis_url, f"[{{cap: {CAP}/year}}]", patient)
+    """Four gunicorn and four uvicorn workers admit exactly 1,000 of a cap of 1,000, five times."""
+    policy = policy_file(tmp_path, redis_url, f"[{{cap: {CAP}/year}}]")
     with (
         serving(UVICORN, policy, "--workers", "4") as asgi,
         serving(GUNICORN, policy, "--workers", "4", "--threads", "25") as wsgi,
@@ -59,24 +61,34 @@ def test_eight_limits_are_one_command(
     policy = policy_file(tmp_path, redis_url, f"[{rates}, {caps}]")
     with serving(server, policy) as port, redis_server.client() as client:
         asyncio.run(press([port], "warm", clients=1, requests=5))
-        _quiet(client)
+        _await_scripts(client, 12)  # of these and of the one that found the server ready
         client.config_resetstat()
         statuses = asyncio.run(press([port], "eight", clients=1, requests=50))
-        _quiet(client)
-        calls = {name: int(each["calls"]) for name, each in client.info("commandstats").items()}
+        _await_scripts(client, 100)
+        calls = _calls(client)
     assert {200: 50} == statuses
     assert calls["cmdstat_evalsha"] == 100
-    assert "cmdstat_eval" not in calls
+    assert calls.get("cmdstat_eval", 0) < 10  # by what watches the store now and then
 
 
-def _quiet(client: object) -> None:
-    """Wait until the background settlements have arrived."""
-    before = -1
-    while (now := client.info("stats")["total_commands_processed"]) != before + 1:  # type: ignore[attr-defined]
-        before = now
-        time.sleep(0.05)
+def _calls(client: redis.Redis) -> dict[str, int]:
+    return {name: int(each["calls"]) for name, each in client.info("commandstats").items()}
 
 
+def _await_scripts(client: redis.Redis, least: int) -> None:
+    """Wait until the background settlements have arrived, and no more come."""
+    end, before = time.monotonic() + 60, -1
+    while (found := _scripts(_calls(client))) < least or found != before:
+        assert time.monotonic() < end, found
+        before = found
+        time.sleep(0.3)
+
+
+def _scripts(calls: dict[str, int]) -> int:
+    return calls.get("cmdstat_evalsha", 0) + calls.get("cmdstat_eval", 0)
+
+
+@pytest.mark.timed
 @pytest.mark.parametrize("server", [UVICORN, GUNICORN], ids=["uvicorn", "gunicorn"])
 def test_a_stopped_redis_holds_no_request_beyond_the_deadline(
     server: tuple[str, ...], start_redis: Callable[..., RedisServer], tmp_path: Path
@@ -89,7 +101,7 @@ def test_a_stopped_redis_holds_no_request_beyond_the_deadline(
         redis.freeze()
         waits = [asyncio.run(_wait(port)) for _ in range(40)]
         redis.thaw()
-        end = time.monotonic() + 5
+        end = time.monotonic() + 20
         while asyncio.run(ask(port, "k")) != 200:
             assert time.monotonic() < end, "the meter has not noticed that Redis is back"
     assert max(waits) <= 0.150

@@ -18,13 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-RUNS = 5
+RUNS = 2
 CLIENTS = 60
 BODY = len("hello")
 
-PATIENT = "on_store_failure: {deadline: 10s}"  # two cores are slow for eight workers, and 503 is no count
-
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.lengthy
 
 
 @contextmanager
@@ -61,8 +59,8 @@ def overage(events: list[dict[str, object]], limit: str) -> list[int]:
 
 
 def test_each_threshold_is_one_event_whoever_crosses_it(redis_url: str, tmp_path: Path) -> None:
-    """80% and 100% of 500, crossed by eight processes, five times over."""
-    policy = policy_file(tmp_path, redis_url, "[{cap: 500/month, warn: [80%, 100%]}]", PATIENT)
+    """80% and 100% of 500, crossed by eight processes, twice over."""
+    policy = policy_file(tmp_path, redis_url, "[{cap: 500/month, warn: [80%, 100%]}]")
     with fleet(policy) as ports:
         for run in range(RUNS):
             assert pressed(ports, f"key-{run}", 600) == {200: 500, 429: 100}
@@ -73,7 +71,7 @@ def test_each_threshold_is_one_event_whoever_crosses_it(redis_url: str, tmp_path
 def test_overage_is_what_was_served_beyond_the_line(redis_url: str, tmp_path: Path) -> None:
     """Of a cap of 500 that bills up to 150% exactly 750 are served, and 250 of them are overage."""
     limits = "[{name: month, cap: 500/month, overage: bill, ceiling: 150%, warn: [100%]}]"
-    policy = policy_file(tmp_path, redis_url, limits, PATIENT)
+    policy = policy_file(tmp_path, redis_url, limits)
     with fleet(policy) as ports:
         for run in range(RUNS):
             assert pressed(ports, f"key-{run}", 850) == {200: 750, 429: 100}
@@ -87,7 +85,7 @@ def test_overage_is_what_was_served_beyond_the_line(redis_url: str, tmp_path: Pa
 def test_the_request_that_straddles_the_line_is_split(redis_url: str, tmp_path: Path) -> None:
     """At 7 units each the 72nd crosses 500: 3 of it are included, 4 are overage; the 108th would pass 750."""
     limits = "[{name: month, cap: 500/month, overage: bill, ceiling: 150%, warn: [80%, 100%]}]"
-    more = f"{PATIENT}\nroutes: [{{path: /hello, meters: {{requests: 7}}}}]"
+    more = "routes: [{path: /hello, meters: {requests: 7}}]"
     policy = policy_file(tmp_path, redis_url, limits, more)
     with fleet(policy) as ports:
         for run in range(RUNS):
@@ -102,7 +100,7 @@ def test_the_request_that_straddles_the_line_is_split(redis_url: str, tmp_path: 
 def test_overage_of_bytes_adds_up_to_what_lies_beyond(redis_url: str, tmp_path: Path) -> None:
     """What the amendments say is the whole less what is included, however settlements interleave."""
     limits = "[{name: bytes, meter: egress, cap: 1000B/month, overage: bill, warn: [50%, 100%]}]"
-    policy = policy_file(tmp_path, redis_url, limits, PATIENT)
+    policy = policy_file(tmp_path, redis_url, limits)
     with fleet(policy) as ports:
         for run in range(RUNS):
             assert pressed(ports, f"key-{run}", 600) == {200: 600}

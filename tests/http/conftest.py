@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from servers import Server
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a server in one process, so that it is started once."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if "serve" in getattr(item, "fixturenames", ()) and {"name", "edge"} & params.keys():
+            server = params.get("name") or servers.EDGES[params["edge"]]
+            item.add_marker(pytest.mark.xdist_group(server))
+
+
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
     """Give the running server of a name; its variant `redis` has a Redis database of its own."""

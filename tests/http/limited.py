@@ -25,7 +25,7 @@ def rules(home: Path, plans: Mapping[str, Sequence[object]], **changes: object) 
         "version": 1,
         "service": "limited",
         "store": "memory://",
-        "on_store_failure": {"deadline": "1000ms"},
+        "on_store_failure": {"deadline": "5s"},
         "identity": {
             "api_key": [{"header": "X-API-Key"}],
             "secret": "${METER_KEY_SECRET}",

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policies import VARIANTS, document
+from support.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
-PATIENCE = 20.0
+PATIENCE = 60.0
 SECRET = "subject-secret-of-some-length"
 
 _GUNICORN = "gunicorn {app} --bind 127.0.0.1:{port} --workers {workers} --log-level debug --worker-class "
@@ -69,18 +70,18 @@ class Server:
         """Everything that it has said so far."""
         return (self.home / "output.log").read_bytes()
 
-    def events(self, variant: str = "main") -> list[dict[str, object]]:
-        """Give the usage events that have reached the sink of a variant."""
+    def events(self, variant: str = "main", about: str = "") -> list[dict[str, object]]:
+        """Give the usage events that have reached the sink of a variant, and in which `about` stands."""
         path = self.home / f"events-{variant}.jsonl"
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         # A line may be half written, now or by a process that was killed: the event comes again.
-        return [json.loads(line) for line in lines if line.endswith(b"}}")]
+        return [json.loads(line) for line in lines if line.endswith(b"}}") and about.encode() in line]
 
     def events_of(self, subject: str, count: int, variant: str = "main") -> list[dict[str, object]]:
         """Wait until `subject` has at least `count` events, and give them in the order of their time."""
 
         def found() -> list[dict[str, object]]:
-            return [event for event in self.events(variant) if event["subject"] == subject]
+            return [event for event in self.events(variant, subject) if event["subject"] == subject]
 
         wait_for(lambda: len(found()) >= count, f"{count} events of {subject} at {self.name}, has {found()}")
         return sorted(found(), key=lambda event: str(event["time"]))
@@ -123,11 +124,6 @@ def wait_for(condition: Callable[[], object], what: str, patience: float = PATIE
     while not condition():
         assert time.monotonic() < deadline, f"waited {patience} s for {what}"
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def furnish(home: Path, changes: Mapping[str, object] | None = None) -> None:

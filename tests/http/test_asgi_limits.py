@@ -659,6 +659,7 @@ def test_a_socket_read_that_is_given_up_loses_nothing(metered: Metered) -> None:
     assert metered.events()[0]["request_messages"] == 2
 
 
+@pytest.mark.timed
 def test_a_socket_may_go_on_at_its_rate(metered: Metered) -> None:
     """More than a burst passes in time; what comes too fast ends it."""
     fast: list[int] = []

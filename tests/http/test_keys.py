@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from support.servers import RedisServer
 
+pytestmark = pytest.mark.lengthy
+
 SECRET = "s" * 32  # that of the fleet
 SERVERS = {
     "uvicorn": (*UVICORN, "--workers", "2"),
@@ -68,6 +70,7 @@ def served(folder: Path) -> set[int]:
     return {owner_of(path) for path in estate_paths(folder / "journal")}
 
 
+@pytest.mark.timed
 @on_every_server
 def test_a_key_works_at_once_and_is_refused_by_all_workers_within_three_seconds_of_its_end(
     server: tuple[str, ...], redis_url: str, tmp_path: Path, keys: Callable[..., str]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from servers import Server
 
+pytestmark = pytest.mark.lengthy
+
 WORKERS = 3
 CLIENTS = 8
 KILLS = 8

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     from servers import Server
 
+pytestmark = pytest.mark.lengthy
+
 LEASE = 2.0
 """Seconds: two checkpoints."""
 
-SLACK = 0.5
+SLACK = 2.0
 """Seconds that a busy machine takes to tell."""
 
 CAP = 1_000_000_000
@@ -76,7 +78,7 @@ class Subject:
 
     def total(self, name: str) -> int:
         """Give the sum of what the events say."""
-        events = {each["id"]: each for each in self.server.events("redis") if each["subject"] == self.subject}
+        events = {each["id"]: each for each in self.server.events("redis", self.subject)}
         return sum(each["data"][name] for each in events.values())  # type: ignore[index]
 
 
@@ -104,6 +106,7 @@ def _frame(text: bytes) -> bytes:
     return bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", ["uvicorn-httptools", "gunicorn-gthread"])
 def test_a_killed_worker_holds_nothing_for_longer_than_its_lease(name: str, tmp_path: Path) -> None:
     """Streams, an upload and a socket take all slots; after kill -9 they are free when the lease is over."""
@@ -137,13 +140,16 @@ def test_a_killed_worker_holds_nothing_for_longer_than_its_lease(name: str, tmp_
         elapsed = time.monotonic() - killed
         print(f"FREE {name}: after {elapsed:.2f} s")
         assert elapsed < LEASE + SLACK
-        left = observer.left()
-        total = {each: subject.total(f"{each}_bytes") for each in ("response", "request")}
-        assert left == {
-            "concurrent": 3,
-            "egress": CAP - RESERVE - total["response"],
-            "ingress": CAP - total["request"],
-        }
+
+        def free() -> dict[str, int]:
+            return {
+                "concurrent": 3,
+                "egress": CAP - RESERVE - subject.total("response_bytes"),
+                "ingress": CAP - subject.total("request_bytes"),
+            }
+
+        # A successor delivers what those who were killed had recorded.
+        wait_for(lambda: observer.left() == free(), f"all to be free, has {observer.left()}, needs {free()}")
         wait_for(lambda: not held(redis), f"nothing to be held, has {held(redis)}")
 
 
@@ -223,8 +229,8 @@ async def desert(subject: Subject, number: int, of_kinds: tuple[str, ...]) -> di
 @pytest.mark.parametrize(
     ("name", "aborts", "of_kinds"),
     [
-        ("uvicorn-httptools", 10_000, ("download", "upload", "socket")),
-        ("gunicorn-gthread", 1_000, ("download", "upload")),
+        ("uvicorn-httptools", 2_000, ("download", "upload", "socket")),
+        ("gunicorn-gthread", 500, ("download", "upload")),
         ("django-gunicorn", 500, ("download", "upload")),
         ("django-uvicorn", 500, ("download", "upload")),
     ],
@@ -258,6 +264,6 @@ def test_clients_that_leave_at_random_leave_nothing(
                 return subject.left()
 
             # Servers still take up the connections of some who are gone.
-            wait_for(lambda: free() == left(), f"all to be free, has {left()}, needs {free()}", LEASE + 10)
+            wait_for(lambda: free() == left(), f"all to be free, has {left()}, needs {free()}")
             wait_for(lambda: not held(redis), f"nothing to be held, has {held(redis)}")
             assert free() == left()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from servers import Server
 
+pytestmark = [pytest.mark.lengthy, pytest.mark.timed]
+
 NAMES = ("uvicorn-h11", "gunicorn-gthread", "django-gunicorn", "django-uvicorn")
 CHECKPOINT = 1.0
 LOOK = CHECKPOINT / 4
@@ -54,7 +56,7 @@ class Client:
         """Give the events so far, each once, without those of items."""
         events = {
             str(event["id"]): event
-            for event in self.server.events("redis")
+            for event in self.server.events("redis", self.subject)
             if event["subject"] == self.subject and event["data"]["route"] != "items"  # type: ignore[index]
         }
         return sorted(events.values(), key=lambda event: event["data"].get("part", 0))  # type: ignore[attr-defined]

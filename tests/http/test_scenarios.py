@@ -50,7 +50,7 @@ def counts() -> Iterator[list[tuple[Server, str, str, int]]]:
     collected: list[tuple[Server, str, str, int]] = []
     yield collected
     for server, variant, subject, count in collected:
-        assert sum(event["subject"] == subject for event in server.events(variant)) == count
+        assert sum(event["subject"] == subject for event in server.events(variant, subject)) == count
 
 
 class Run:

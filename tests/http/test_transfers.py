@@ -107,8 +107,14 @@ SHAPES = (
 
 
 CASES = [
-    pytest.param(shape, framework, mode, id=f"{framework}-{mode}-{shape.name}")
-    for framework in FRAMEWORKS
+    pytest.param(
+        shape,
+        framework,
+        mode,
+        id=f"{framework}-{mode}-{shape.name}",
+        marks=pytest.mark.xdist_group(server),
+    )
+    for framework, server in FRAMEWORKS.items()
     for mode in MODES
     for shape in SHAPES
 ]

@@ -100,7 +100,7 @@ def first(entries: list[Entry], method: str, path: str) -> int | None:
 @given(ENTRIES, METHODS, PLAIN)
 @example([(Template.parse("/{p:path}/a"), None, 0)], "GET", "/a")
 @example([(Template.parse("/a/{p:path}.b"), None, 0)], "GET", "/a/.b")
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=200)
 def test_same_as_a_plain_loop(entries: list[Entry], method: str, path: str) -> None:
     """The trie answers as a loop over regular expressions does."""
     compiled = Matcher(entries)
@@ -109,7 +109,7 @@ def test_same_as_a_plain_loop(entries: list[Entry], method: str, path: str) -> N
 
 
 @given(ENTRIES, METHODS, PLAIN)
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=200)
 def test_unreachable_never_matches(entries: list[Entry], method: str, path: str) -> None:
     """An entry that is called unreachable is never the answer; the one that covers it stands before it."""
     compiled = Matcher(entries)
@@ -157,7 +157,7 @@ def test_no_spelling_escapes(reaches: Any, unknown: list[str]) -> None:
     @example(Template.parse("/a/{p:int}"), "/a/\u0663")
     @example(Template.parse("/a/{p}"), "/a/..")
     @example(Template.parse("/a/{p:path}"), "//a/b")
-    @settings(deadline=None, max_examples=500)
+    @settings(deadline=None, max_examples=200)
     def check(template: Template, path: str) -> None:
         compiled = Matcher([(template, None, "route")])
         if reaches(template, path):

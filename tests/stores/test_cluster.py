@@ -441,6 +441,7 @@ def test_a_threshold_is_announced_though_a_pool_denies(cluster: Cluster, store: 
     assert (admitted.verdict, admitted.readings[0].warned) == (Verdict.ADMITTED, (0, 0))
 
 
+@pytest.mark.timed
 def test_a_frozen_node_holds_up_nobody_else(cluster: Cluster, store: ClusterStore) -> None:
     """Its callers wait no longer than they said; what had reached it changes nothing when it wakes."""
     load, tag, _ = split_over_two(cluster)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -218,9 +219,10 @@ def _packed(held: Taken) -> list[int]:
     return [held.until_us, held.start_us, held.units, held.base]
 
 
+@pytest.mark.lengthy
 @on_every_redis
 @settings(
-    max_examples=int(os.environ.get("METER_EXAMPLES", "300")),
+    max_examples=int(os.environ.get("METER_EXAMPLES", "100")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],

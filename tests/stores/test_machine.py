@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -453,6 +454,7 @@ class Machine(RuleBasedStateMachine):
             self.looker.close()
 
 
+@pytest.mark.lengthy
 @on_every_redis
 def test_every_edge(redis_server: RedisServer) -> None:
     """Whatever edges do, and whatever the plan becomes, no unit and no slot is lost or made up."""
@@ -460,7 +462,7 @@ def test_every_edge(redis_server: RedisServer) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=int(os.environ.get("METER_EXAMPLES", "150")),
+            max_examples=int(os.environ.get("METER_EXAMPLES", "60")),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from meter_mw.stores.port import Tally
 
+pytestmark = pytest.mark.timed
+
 PATIENCE_US = 100_000
 SLACK = 0.05
 """Seconds that an admission may take beyond its patience, on a machine with other things to do."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from meter_mw.stores.port import Tally
     from support.servers import RedisServer
 
+pytestmark = pytest.mark.timed
+
 PATIENCE_US = 100_000
 LONG_US = 20_000_000
 TAG = "subject"

@@ -81,7 +81,7 @@ class Cluster:
 
     def wait(self) -> None:
         """Wait until every node knows that all slots are served."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         for node in self.nodes:
             while True:
                 info = self.tell(node, "INFO")

