@@ -9,13 +9,15 @@ import time
 from typing import TYPE_CHECKING
 
 from meter_mw.journal.courier import Courier
+from meter_mw.journal.sealed import Outlet, SealedSupply
+from meter_mw.sinks.aggregate import Aggregate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from meter_mw.journal.courier import Report
-    from meter_mw.journal.supply import Stock
+    from meter_mw.journal.supply import Stock, Supply
     from meter_mw.sinks.base import Sink
 
 _log = logging.getLogger("meter_mw.journal")
@@ -46,10 +48,18 @@ class Convoy:
         random: Callable[[], float] = random_module.random,
     ) -> None:
         self.stock = stock
+        pairs: list[tuple[Sink, Supply]] = [
+            (sink, stock.supply(sink.name, durable=sink.horizon is not None)) for sink in sinks
+        ]
+        self._sealed: list[SealedSupply] = []
+        for sink in sinks:
+            if isinstance(sink, Aggregate):
+                self._sealed.append(SealedSupply(sink.windows, now=now))
+                pairs.append((Outlet(sink, self._sealed[-1]), self._sealed[-1]))
         couriers = [
             Courier(
                 sink,
-                stock.supply(sink.name, durable=sink.horizon is not None),
+                supply,
                 directory,
                 clock=clock,
                 now=now,
@@ -57,7 +67,7 @@ class Convoy:
                 backoff=backoff,
                 longest_backoff=longest_backoff,
             )
-            for sink in sinks
+            for sink, supply in pairs
         ]
         self._runners = [_Runner(courier, idle) for courier in couriers]
 
@@ -81,11 +91,15 @@ class Convoy:
         """Deliver what is there, and return whether every sink had it all within `timeout` seconds.
 
         A sink that is waiting after a failure is tried at once, save where it asked for the wait.
+        Of windows those are delivered that are over.
         """
+        deadline = time.monotonic() + timeout
         self.wake()
         arrived = self.stock.due()
         self.hurry()
-        return arrived(timeout)
+        return arrived(timeout) and all(
+            each.arrived(max(0.0, deadline - time.monotonic())) for each in self._sealed
+        )
 
     def hurry(self) -> None:
         """End every nap, and every wait that is our own."""

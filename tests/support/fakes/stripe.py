@@ -62,6 +62,7 @@ class FakeStripe:
         self.now = 0.0
         self.faults: list[int | str | None] = []
         self.is_down = False
+        self.retry_after = "7"
         self.poison = ""
         """An identifier that the stream refuses, and with it the whole request."""
         self.meters = {name: f"mtr_{number}" for number, name in enumerate(event_names)}
@@ -302,7 +303,7 @@ class FakeStripe:
             if fault == "busy":
                 answer = Refusal(429, "lock_timeout", "as told", {"Stripe-Should-Retry": "true"}).answer
             elif isinstance(fault, int):
-                after = {} if self.is_down else {"Retry-After": "7"}
+                after = {} if self.is_down else {"Retry-After": self.retry_after}
                 answer = Refusal(fault, "as_told", "as told", after).answer
             else:
                 answer = self._answer(method, target, headers, body)

@@ -12,6 +12,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from meter_mw.sinks.aggregate import WINDOW_OPTIONS, aggregated
+from meter_mw.sinks.apis import apart
 from meter_mw.sinks.base import Duplicate, Outcome, Permanent, Retry, Unknown
 from meter_mw.sinks.kinds import PLAIN_HTTP, TIMEOUT, Form, Option, Service, Settings, SinkKind
 from meter_mw.sinks.poster import Poster
@@ -94,7 +96,7 @@ class StripeSink:
     def totals(self, subjects: Sequence[str], start_us: int, end_us: int) -> Mapping[tuple[str, str], int]:
         """Give what Stripe has by its summaries, which follow the events some minutes later.
 
-        A customer's total stands at each of its subjects. Raises `ConnectionError`.
+        Raises `ConnectionError`.
         """
         start, end = start_us // 1_000_000, end_us // 1_000_000
         found = {}
@@ -176,10 +178,10 @@ def _open(settings: Settings, service: Service) -> Sink:
     unknown = sorted(set(meters) - set(service.fields))
     if unknown:
         raise ValueError(f"stripe: no event has {', '.join(unknown)}; expected {', '.join(service.fields)}")
-    return StripeSink(
+    sink = StripeSink(
         settings.text("secret"),
         meters,
-        settings.table("customers"),
+        apart(settings.table("customers")),
         name=f"stripe:{settings.text('stripe')}",
         streams=settings.text("by") == "stream",
         api=settings.text("api"),
@@ -187,6 +189,7 @@ def _open(settings: Settings, service: Service) -> Sink:
         keys=(settings.text("customer_key"), settings.text("value_key")),
         timeout=settings.seconds("timeout"),
     )
+    return aggregated(sink, settings, service, tuple(meters))
 
 
 KIND = SinkKind(
@@ -205,6 +208,7 @@ KIND = SinkKind(
         "stream": Option(Form.URL, "a base URL", default=EVENTS),
         "plain_http": PLAIN_HTTP,
         "timeout": TIMEOUT,
+        **WINDOW_OPTIONS,
     },
     _open,
 )

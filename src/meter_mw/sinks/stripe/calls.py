@@ -49,6 +49,7 @@ class Calls:
 
     def __init__(self, poster: Poster, secret: str, keys: tuple[str, str]) -> None:
         self._poster = poster
+        self._base = poster.target.rstrip("/")
         self._fields = {"Authorization": f"Bearer {secret}", "Stripe-Version": VERSION}
         self._keys = keys
         self._meters: dict[str, str] = {}
@@ -84,7 +85,7 @@ class Calls:
             "Content-Type": "application/x-www-form-urlencoded",
             "Idempotency-Key": key,
         }
-        return self._poster.post(urlencode(form).encode(), fields, target=target)
+        return self._poster.post(urlencode(form).encode(), fields, target=self._base + target)
 
     def _form(self, order: MeterEvent) -> dict[str, str]:
         customer, value = self._keys
@@ -114,7 +115,7 @@ class Calls:
             after = {"starting_after": msgspec.json.decode(page.data[-1], type=dict)["id"]}
 
     def _page(self, target: str) -> _Page:
-        answer = self._poster.request("GET", target, None, self._fields)
+        answer = self._poster.request("GET", self._base + target, None, self._fields)
         if not isinstance(answer, Answer):
             raise ConnectionError(answer.reason)
         if not answer.accepts:

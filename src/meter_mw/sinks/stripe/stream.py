@@ -72,12 +72,12 @@ class Stream:
 
     def _attempt(self, body: bytes) -> Answer | Retry | Unknown:
         failure = self._renew() if not self._token or self._clock() >= self._until else None
-        return failure or self._events.post(body, _fields(self._token), target=_STREAM)
+        return failure or self._events.post(body, _fields(self._token), target=_below(self._events, _STREAM))
 
     def _renew(self) -> Retry | None:
         """Open a session; where that fails nothing is sent."""
         began = self._clock()
-        answer = self._api.post(b"{}", _fields(self._secret), target=_SESSION)
+        answer = self._api.post(b"{}", _fields(self._secret), target=_below(self._api, _SESSION))
         if not isinstance(answer, Answer):
             return Retry(reason=answer.reason)
         if not answer.accepts:
@@ -99,6 +99,10 @@ class Stream:
             "timestamp": order.time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "payload": {customer: order.customer, value: str(order.value)},
         }
+
+
+def _below(poster: Poster, path: str) -> str:
+    return poster.target.rstrip("/") + path
 
 
 def _fields(token: str) -> dict[str, str]:

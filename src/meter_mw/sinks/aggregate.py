@@ -1,0 +1,176 @@
+"""Aggregating: usage goes into windows first, and to the sink as a record of each window that was sealed.
+
+For destinations that do not take single events, or not so many. A kind of sink offers it by having
+`WINDOW_OPTIONS` among its options, and passing what it opens through `aggregated`. The sealed records go
+the way of all events: a courier brings them to the sink, from a supply of their own (journal/sealed.py).
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotation
+from hashlib import sha256
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from meter_mw.sinks.base import Delivered, Outcome, Permanent, Retry, Totals
+from meter_mw.sinks.kinds import Form, Option
+from meter_mw.sinks.windows import Windows
+from meter_mw.sinks.windows.records import RECORD, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from meter_mw.sinks.base import Sink
+    from meter_mw.sinks.kinds import Service, Settings
+
+_DAY_S = 86_400
+_THRESHOLD = "meter_mw.threshold.v1"
+
+WINDOW_OPTIONS: Mapping[str, Option] = MappingProxyType(
+    {
+        "window": Option(
+            Form.LENGTH,
+            "a time that divides a day, from 1 minute to 1 day, such as 1 hour",
+            least=60,
+            most=_DAY_S,
+        ),
+        "lateness": Option(
+            Form.LENGTH, "a time such as 5 minutes, 1 s to 1 day", default=300.0, least=1, most=_DAY_S
+        ),
+        "remember": Option(
+            Form.LENGTH,
+            "a time such as 7 days, 3 to 60 days",
+            default=7.0 * _DAY_S,
+            least=3 * _DAY_S,
+            most=60 * _DAY_S,
+        ),
+    }
+)
+"""`window` turns it on; `lateness` is waited for late events; so long ids are remembered."""
+
+
+class _Event(msgspec.Struct):
+    id: str
+    type: str
+    time: datetime
+    subject: str = ""
+    data: dict[str, object] = {}
+
+
+_decoder = msgspec.json.Decoder(_Event)
+
+
+class Aggregate:
+    """Adds events to windows in place of a sink, which gets the sealed records.
+
+    An event is delivered when its window has it on the disk. `fields` are the quantities that are added.
+    Its name and its horizon are the sink's: so a cursor holds when aggregating begins or ends, and a
+    parked record is not sent again when the sink's destination has forgotten its id.
+    """
+
+    max_batch = 1000
+
+    def __init__(
+        self,
+        sink: Sink,
+        windows: Windows,
+        fields: Sequence[str],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.sink = sink
+        self.windows = windows
+        self.name = sink.name
+        self.horizon = sink.horizon
+        self._fields = tuple(fields)
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"Aggregate({self.sink!r})"
+
+    def send(self, batch: Sequence[bytes]) -> Sequence[Outcome]:
+        """Add the events, all together. A record that was parked goes to the sink as it is."""
+        found: list[Outcome] = [Delivered()] * len(batch)
+        usages: dict[int, Usage] = {}
+        for place, payload in enumerate(batch):
+            read = self._read(payload)
+            if isinstance(read, Usage):
+                usages[place] = read
+            elif read is not None:
+                found[place] = read
+        if not usages:
+            return found
+        try:
+            added = self.windows.add(list(usages.values()), int(self._clock() * 1_000_000))
+        except (sqlite3.Error, OSError) as error:
+            added = [Retry(reason=f"{self.windows.folder}: {error}")] * len(usages)
+        for place, outcome in zip(usages, added, strict=True):
+            found[place] = outcome
+        return found
+
+    def close(self) -> None:
+        """Nothing is held between batches. The sink belongs to the courier of the sealed records."""
+
+    def _read(self, payload: bytes) -> Usage | Outcome | None:
+        """Give what an event adds; or its outcome; or None where it adds nothing."""
+        try:
+            event = _decoder.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return Permanent(f"no usage event: {error!s:.200}")
+        if event.type == RECORD:
+            (outcome,) = self.sink.send([payload])
+            self.sink.close()
+            return outcome
+        if event.type == _THRESHOLD:
+            return None
+        quantities: dict[str, int] = {}
+        for field in self._fields:
+            units = event.data.get(field, 0)
+            if not isinstance(units, int) or isinstance(units, bool):
+                return Permanent(f"data.{field} is {units!r:.50}; only whole units can be added up")
+            quantities |= {field: units} if units else {}
+        if event.time.tzinfo is None:
+            return Permanent("the event's time has no time zone")
+        return Usage(event.id, event.subject, _microseconds(event.time), quantities) if quantities else None
+
+
+class _AskedAggregate(Aggregate):
+    """One whose sink can be asked for totals."""
+
+    def totals(self, subjects: Sequence[str], start_us: int, end_us: int) -> Mapping[tuple[str, str], int]:
+        """Give what the sink's destination has."""
+        if not isinstance(self.sink, Totals):
+            raise TypeError(f"{self.sink!r} has no totals")
+        return self.sink.totals(subjects, start_us, end_us)
+
+
+def aggregated(sink: Sink, settings: Settings, service: Service, fields: Sequence[str]) -> Sink:
+    """Put windows before a sink where the settings ask for it; raises `ValueError`."""
+    if not settings.has("window"):
+        return sink
+    length = settings.seconds("window")
+    if _DAY_S % length:
+        raise ValueError(f"{sink.name}: a window of {length:g} s does not divide a day")
+    windows = Windows(
+        service.journal / folder_of(sink.name),
+        service.source,
+        length_us=int(length * 1_000_000),
+        lateness_us=int(settings.seconds("lateness") * 1_000_000),
+        remember_us=int(settings.seconds("remember") * 1_000_000),
+    )
+    return (_AskedAggregate if isinstance(sink, Totals) else Aggregate)(sink, windows, fields)
+
+
+def folder_of(name: str) -> str:
+    """Give the name of the folder, in the journal's, where the windows of a sink are."""
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[:48]
+    return f"windows-{readable}-{sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _microseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000)
