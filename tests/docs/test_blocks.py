@@ -19,6 +19,7 @@ import pytest
 from werkzeug.test import Client
 
 from meter_mw import load
+from meter_mw.sinks.windows.records import RECORD, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,9 +91,16 @@ def test_yaml_is_a_policy(block: Block) -> None:
 def test_json_is_the_event_that_is_sent(block: Block) -> None:
     """An event in the documentation has the members of a real one, in their order."""
     shown = json.loads(block.text)
-    real = _event()
+    real = _record() if shown["type"] == RECORD else _event()
     assert list(real) == list(shown)
     assert list(real["data"]) == list(shown["data"])
+
+
+def _record() -> dict[str, dict[str, object]]:
+    sums = {"requests": 812, "response_bytes": 104857}
+    window = Window(42, "acme", 0, 3_600_000_000, 0, events=812, sums=sums)
+    record: dict[str, dict[str, object]] = json.loads(window.record("urn:meter-mw:docs", "8c1f0a7e"))
+    return record
 
 
 def _event() -> dict[str, dict[str, object]]:

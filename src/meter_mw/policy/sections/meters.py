@@ -49,6 +49,7 @@ RESERVED = frozenset(
         "reaped",
         "reason",
         "by",
+        "window",
     ]
 )
 """Names that usage events use for other things."""
