@@ -19,9 +19,11 @@ from meter_mw.sinks import Delivered, Permanent, Retry, Unknown
 from meter_mw.sinks.kafka import KIND, KafkaSink
 from meter_mw.testing.sinks import SinkConformance, event
 from support.brokers import KafkaCluster
+from support.journeys import through_an_outage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 AT_ONCE = {"linger.ms": "0"}
@@ -342,3 +344,11 @@ def test_topics_that_cannot_be_used(name: str) -> None:
     fault = KIND.options["topic"].fault
     assert fault is not None
     assert fault(name)
+
+
+def test_all_arrives_through_an_outage(cluster: KafkaCluster, topic: str, tmp_path: Path) -> None:
+    """An app, its journal, brokers that freeze: the topic has what was recorded, and nothing besides."""
+    rule = {"kafka": cluster.servers, "topic": topic, "timeout": "1 s", "settings": AT_ONCE}
+    recorded = through_an_outage(tmp_path, rule, {}, cluster.freeze, cluster.thaw)
+    found = {str(each["id"]): each for each in map(event_of, messages(cluster, topic))}
+    assert found == {str(each["id"]): each for each in recorded}

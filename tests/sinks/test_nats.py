@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import nats
@@ -19,10 +20,12 @@ from meter_mw.sinks import Delivered, Duplicate, Permanent, Retry, Unknown
 from meter_mw.sinks.nats import KIND, NatsSink
 from meter_mw.testing.sinks import SinkConformance, event
 from support.brokers import NatsServer
+from support.journeys import through_an_outage
 from support.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from nats.aio.msg import Msg
     from nats.js import JetStreamContext
@@ -280,3 +283,14 @@ def test_servers_that_cannot_be_used(servers: str) -> None:
 def test_subjects_that_cannot_be_used(name: str) -> None:
     with pytest.raises(ValueError, match="a subject is words"):
         NatsSink("nats://x", name)
+
+
+def test_all_arrives_through_an_outage(tmp_path: Path) -> None:
+    """An app, its journal, a nats-server that is killed: the stream has what was recorded, once each."""
+    with NatsServer() as server:
+        make(server, "meter.events")
+        rule = {"nats": server.url, "subject": "meter.events", "timeout": "1 s"}
+        recorded = through_an_outage(tmp_path, rule, {}, server.kill, server.start)
+        found = [json.loads(each.data) for each in messages(server, "meter.events")]
+    key = itemgetter("id")
+    assert sorted(found, key=key) == sorted(recorded, key=key)

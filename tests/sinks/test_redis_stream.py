@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,11 +16,13 @@ from meter_mw.sinks.redis_line import RedisLine, companion, fault_of_key
 from meter_mw.sinks.redis_stream import KIND, STREAM, RedisStreamSink
 from meter_mw.testing.sinks import SinkConformance, event
 from support.cluster import Cluster
+from support.journeys import through_an_outage
 from support.proxy import FaultProxy
 from support.servers import RedisServer, on_every_redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PASSWORD = "canary-password"
 MINUTE = int(datetime(2026, 11, 21, 10, 43, tzinfo=UTC).timestamp()) // 60
@@ -255,3 +258,21 @@ def test_streams_that_cannot_be_used(key: str) -> None:
     assert fault_of_key(key)
     with pytest.raises(ValueError, match="stream"):
         RedisStreamSink("redis://x", key)
+
+
+def test_all_arrives_through_an_outage(
+    redis_server: RedisServer, client: redis.Redis, tmp_path: Path
+) -> None:
+    """An app, its journal, lost answers and cut connections: the stream has what was recorded, once each."""
+    with FaultProxy(redis_server.port) as proxy:
+
+        def fail() -> None:
+            proxy.cut_replies = 10**9
+            proxy.cut_all()
+
+        def recover() -> None:
+            proxy.cut_replies = 2
+
+        recorded = through_an_outage(tmp_path, {"redis_stream": proxy.url}, {}, fail, recover)
+    key = itemgetter("id")
+    assert sorted(entries(client), key=key) == sorted(recorded, key=key)

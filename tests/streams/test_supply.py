@@ -40,8 +40,11 @@ def event(number: int) -> bytes:
             "specversion": "1.0",
             "id": f"event-{number}",
             "source": "urn:meter-mw:tests",
-            "type": "t",
-            "data": {},
+            "type": "meter_mw.request.v1",
+            "subject": "acme",
+            "time": "2026-11-21T10:43:47.127149Z",
+            "datacontenttype": "application/json",
+            "data": {"requests": 1, "request_bytes": 2, "response_bytes": 3},
         }
     ).encode()
 

@@ -1,8 +1,9 @@
-"""`meter-mw forward`: bring events to the sinks from a process beside the app.
+"""`meter-mw forward`: bring events to the sinks from a process beside the app, or far from it.
 
 It forwards what living processes write, where they leave that to it (`events.forwarder: daemon`), and
-what dead ones left. SIGTERM or SIGINT delivers what is there within a grace, and ends; a second one ends
-at once. Whatever ends it, nothing is lost: the next one goes on where this one stood.
+what dead ones left; with `--from redis_stream`, what apps whose disks vanish brought to that sink.
+SIGTERM or SIGINT delivers what is there within a grace, and ends; a second one ends at once. Whatever
+ends it, nothing is lost: the next one goes on where this one stood.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import click
 from meter_mw.cli import policies
 from meter_mw.cli.health import Bounds, Health, HealthServer
 from meter_mw.cli.lines import log_to_stderr
+from meter_mw.cli.origin import STREAM, origin_of, stream_of
 from meter_mw.cli.policies import refuse
 from meter_mw.journal.convoy import Convoy
 from meter_mw.journal.forwarder import names_of
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from meter_mw.audit.sealer import Sealer
     from meter_mw.journal.supply import Stock
+    from meter_mw.policy.delivery import SinkRule
     from meter_mw.policy.policy import Policy
     from meter_mw.sinks.base import Sink
 
@@ -78,25 +81,39 @@ def _option(name: str, default: object, words: str, **more: Any) -> Callable[[Co
 
 @click.command()
 @click.option("--policy", envvar="METER_POLICY", default=policies.DEFAULT, metavar="PATH", help="The policy.")
+@click.option(
+    "--from",
+    "origin",
+    type=click.Choice([STREAM]),
+    help="Take events from the policy's one sink of this kind.",
+)
 @click.option("--once", is_flag=True, help="Deliver what is there, and end; 1 if something stays.")
 @_option("--grace", "30 s", "The time for what is there, at the end.", callback=_seconds, metavar="TIME")
 @_option("--health", None, "Serve /healthz, /readyz and /status.", callback=_address, metavar="HOST:PORT")
 @_option("--max-lag", 100_000, "A sink with more events to come is not ready.", metavar="EVENTS")
 @_option("--max-age", "5 minutes", "Nor is one with an older event.", callback=_seconds, metavar="TIME")
 def forward(
-    policy: str, *, once: bool, grace: float, health: tuple[str, int] | None, max_lag: int, max_age: float
+    policy: str,
+    *,
+    origin: str | None,
+    once: bool,
+    grace: float,
+    health: tuple[str, int] | None,
+    max_lag: int,
+    max_age: float,
 ) -> None:
     """Forward usage events to the sinks of the policy, beside the app.
 
     With --once it ends when all is delivered, or when nothing was for as long as --grace.
     """
     rules = policies.loaded(policy)
-    sinks = _sinks(rules)
-    stock = _stock(rules, sinks)
+    stream = origin_of(rules.events) if origin else None
+    sinks = _sinks(rules, stream)
+    stock = stream_of(stream, rules.events, names_of(sinks)) if stream else _stock(rules, sinks)
     convoy = Convoy(stock, sinks, rules.events.journal, idle=POLL)
     server = _served(health, Health(convoy, Bounds(max_lag, max_age), rules.events.journal))
     log_to_stderr()
-    if rules.events.forwarder is Forwarding.THREAD:
+    if stream is None and rules.events.forwarder is Forwarding.THREAD:
         _log.info("the policy has the apps forward (events.forwarder: thread); only what they leave is taken")
     asked = _await_signals()
     convoy.start()
@@ -118,9 +135,10 @@ def forward(
     sys.exit(status)
 
 
-def _sinks(rules: Policy) -> list[Sink]:
+def _sinks(rules: Policy, origin: SinkRule | None) -> list[Sink]:
     try:
-        sinks = open_sinks(rules)
+        opened = zip(open_sinks(rules), rules.events.sinks, strict=True)
+        sinks = [sink for sink, rule in opened if rule is not origin]
         names_of(sinks)
     except PolicyError as error:
         refuse(*policies.in_file(error.problems, "the policy"))
