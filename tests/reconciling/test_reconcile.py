@@ -19,6 +19,7 @@ from meter_mw.meter import Meter, open_sinks
 from meter_mw.model import SubjectId, UsageEvent
 from meter_mw.policy.loader import load
 from meter_mw.rids import new_rid
+from support.fakes.openmeter import TOKEN, FakeOpenMeter
 from support.policies import request
 
 if TYPE_CHECKING:
@@ -149,6 +150,26 @@ def test_the_counters_of_the_store_are_compared(folder: Path) -> None:
     assert result.exit_code == 1
     missing = json.loads(result.stdout.splitlines()[0])
     assert (missing["place"], missing["recorded"], missing["found"]) == ("store: monthly", 8, 7)
+
+
+def test_a_backend_is_compared_by_what_it_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", TOKEN)
+    backend = FakeOpenMeter("requests")
+    backend.now = YESTERDAY.timestamp() + 60
+    text = (folder / "meter.yaml").read_text()
+    more = f'sinks: [{{openmeter: "{backend.url}", secret: "${{TOKEN}}", meters: {{requests: requests}}}}, '
+    (folder / "meter.yaml").write_text(text.replace("sinks: [", more))
+    try:
+        journal(*events(5), *events(2, "beta"))
+        deliver()
+        assert run("--no-store").exit_code == 0
+        found = [row for row in rows("--no-store") if "openmeter" in row["place"]]
+        assert [(row["subject"], row["field"], row["found"]) for row in found] == [
+            ("acme", "requests", 5),
+            ("beta", "requests", 2),
+        ]
+    finally:
+        backend.close()
 
 
 def test_a_parked_event_is_accounted_for(folder: Path) -> None:

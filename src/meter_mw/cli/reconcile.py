@@ -97,6 +97,9 @@ def reconcile(
         refuse(f"the ledger does not answer: {error}")
     except OSError as error:
         refuse(f"{error.filename or rules.events.journal}: {error.strerror}")
+    finally:
+        for sink in reconciliation.sinks:
+            sink.close()
     shown = [row for row in found if everything or not row.agrees or row.drift or row.late]
     _print(shown, form)
     wrong = sum(not row.agrees for row in found)
@@ -127,9 +130,14 @@ def _reconciliation(rules: Policy, subjects: tuple[str, ...]) -> Reconciliation:
         sinks = open_sinks(rules)
     except PolicyError as error:
         refuse(*policies.in_file(error.problems, "the policy"))
-    words = [rule.kind.word for rule in rules.events.sinks]
-    ledger = next((sink for word, sink in zip(words, sinks, strict=True) if word == "sql"), None)
-    return Reconciliation(rules, sinks, ledger if isinstance(ledger, Ledger) else None, subjects)
+    ledger = next((sink for sink in sinks if isinstance(sink, Ledger)), None)
+    told = zip(rules.events.sinks, sinks, strict=True)
+    fields = {
+        sink.name: tuple(rule.settings.table("meters"))
+        for rule, sink in told
+        if "meters" in rule.kind.options and rule.settings.has("meters")
+    }
+    return Reconciliation(rules, sinks, ledger, subjects, fields)
 
 
 def _counted(rules: Policy, reconciliation: Reconciliation) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from meter_mw.reconciling.counters import caller_of, counters
@@ -39,6 +39,8 @@ class Reconciliation:
     sinks: Sequence[Sink]
     ledger: Ledger | None
     subjects: Sequence[str] = ()
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By the name of a sink the fields that it counts, where it counts some alone."""
 
     def rows(self, window_us: tuple[int, int], now_us: int) -> Iterator[Row]:
         """Compare the sinks, and the journal with the ledger.
@@ -116,6 +118,9 @@ class Reconciliation:
     ) -> Iterator[Row]:
         if not isinstance(sink, Totals):
             return
+        if sink.name in self.fields:
+            counted = self.fields[sink.name]
+            recorded = {amount: units for amount, units in recorded.items() if amount.field in counted}
         subjects = sorted({amount.subject for amount in recorded} | {*self.subjects})
         try:
             totals = sink.totals(subjects, *window_us) if subjects else {}
