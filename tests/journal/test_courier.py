@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from meter_mw.journal import Journal, read_parked
 from meter_mw.journal.courier import LONGEST_ORDER
 from meter_mw.journal.estates import estate_paths, segment_path
+from meter_mw.journal.supply import Backlog
 from meter_mw.sinks import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
 
 from .conftest import SOURCE, event, expected, ids
@@ -142,6 +145,88 @@ def test_one_event_that_waits_holds_up_no_other(scene: Scene) -> None:
     scene.sink.answer = always(Delivered())
     scene.run()
     assert ids(scene.sink.accepted) == ["event-3"]
+
+
+def test_the_trouble_of_one_event_is_not_that_of_the_sink(scene: Scene) -> None:
+    """While others are accepted, only the event that fails again waits longer and longer."""
+    scene.append(range(10))
+    scene.sink.answer = for_event("event-3", Retry())
+    assert scene.courier.step() == 0
+    for turn, bound in enumerate([0.5, 1.0, 2.0, 4.0]):
+        scene.append(range(100 + turn, 101 + turn))
+        assert scene.courier.step() == 0
+        assert scene.courier.step() == bound
+        assert scene.courier.takes_news
+        assert scene.courier.report.failures == 0
+        scene.clock.now += bound
+        assert scene.courier.step() == 0
+
+
+def test_a_sink_that_takes_nothing_waits_for_its_time(scene: Scene) -> None:
+    """New events do not make it come sooner, and each further failure counts."""
+    scene.append(range(3))
+    scene.sink.answer = always(Retry(None, "busy"))
+    for failures in (1, 2, 3):
+        scene.clock.now += scene.courier.step() or 0
+        scene.append(range(failures * 10, failures * 10 + 2))
+        assert (scene.courier.report.failures, scene.courier.report.error) == (failures, "busy")
+    assert scene.courier.step() == 4.0
+    scene.courier.step()
+    assert not scene.courier.takes_news
+
+
+def dated(number: int, at: float) -> bytes:
+    moment = datetime.fromtimestamp(at, UTC).isoformat()
+    return json.dumps({"id": f"event-{number}", "time": moment}).encode()
+
+
+def test_old_events_are_an_error(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """After five minutes, and each time that the age has doubled; anew after a recovery."""
+    scene.journal.append(dated(0, scene.clock.now))
+    scene.sink.answer = always(Retry(None, "busy"))
+    begin = scene.clock.now
+    told = []
+    while scene.clock.now < begin + 3600:
+        caplog.clear()
+        scene.clock.now += scene.courier.step() or 0
+        if "1 events wait" in caplog.text:
+            told.append(scene.clock.now - begin)
+            assert "'busy'" in caplog.text
+    assert len(told) == 4
+    for at, threshold in zip(told, (300, 600, 1200, 2400), strict=True):
+        assert threshold <= at < threshold + 2 * 60 + 5
+    scene.sink.answer = always(Delivered())
+    scene.run()
+    assert scene.courier.report.backlog == Backlog()
+    scene.journal.append(dated(1, scene.clock.now - 301))
+    scene.clock.now += 60
+    caplog.clear()
+    scene.courier.step()
+    assert "the oldest for 361 s" in caplog.text
+
+
+def test_how_far_behind(scene: Scene, place: Path) -> None:
+    """What is in hand, ahead, and left by the dead; the oldest of them all."""
+    dead = Journal(place, SOURCE)
+    dead.append(dated(0, 77.0))
+    dead.close()
+    for number in range(25):
+        scene.journal.append(dated(number, 500.0 + number))
+    scene.sink.answer = always(Retry())
+    scene.courier.step()
+    assert scene.courier.report.backlog == Backlog(26, 77.0)
+    scene.sink.answer = always(Delivered())
+    scene.run()
+    assert scene.courier.report.backlog == Backlog()
+    assert scene.courier.report.done == 26
+
+
+def test_an_event_without_a_time_has_no_age(scene: Scene) -> None:
+    """It counts all the same."""
+    scene.append(range(3))
+    scene.sink.answer = always(Retry())
+    scene.courier.step()
+    assert scene.courier.report.backlog == Backlog(3, None)
 
 
 def test_duplicates_are_delivered(scene: Scene) -> None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from meter_mw.journal.estates import Estate, estate_paths, segment_numbers
 from meter_mw.journal.holdings import Holdings
 
 from .conftest import SOURCE, Clock, event
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ADOPTER = """
 import sys
@@ -136,3 +133,34 @@ def test_an_estate_of_somebody_else_is_not_taken(place: Path) -> None:
         os.seteuid(54321)
         os._exit(0 if Estate.lock(path) is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_newborn_that_another_process_removes_is_born_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found empty between its making and its opening, it was taken for an orphan's: no append fails."""
+    real, removed = os.open, []
+
+    def removed_first(path: object, *arguments: int) -> int:
+        newborn = Path(str(path))
+        if not removed and newborn.parent == place:
+            removed.append(newborn)
+            newborn.rmdir()
+        return real(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", removed_first)
+    estate = Estate.create(place, 1)
+    assert removed != [estate.path]
+    assert estate_paths(place) == [estate.path]
+    estate.release()
+
+
+def test_an_estate_that_goes_while_it_is_looked_at_is_none(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look for orphans goes on past what another process removes meanwhile."""
+    mine = orphan(place)
+    gone = place / mine.name.replace("-", "-9", 1)
+    listed = type(place).iterdir
+    monkeypatch.setattr(type(place), "iterdir", lambda self: [*listed(self), gone])
+    assert estate_paths(place) == [mine]

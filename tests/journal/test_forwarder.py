@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORKER = """
-import atexit, sys, signal
+import atexit, sys, signal, time
 from pathlib import Path
 from meter_mw.journal import Forwarder, Journal
 from meter_mw.sinks import FileSink
@@ -41,8 +41,8 @@ for number in range(first, first + count):
     journal.append(b'{"id": "event-%d", "pad": "%s"}' % (number, b"x" * (number % 300)))
     if how != "exit":
         print(f"event-{number}", flush=True)
-if how == "term":
-    signal.pause()
+while how == "term":
+    time.sleep(0.05)
 """
 
 
@@ -138,6 +138,19 @@ def test_events_gather_until_a_flush(
         forwarder.wake()
     assert forwarder.flush(30)
     assert [len(batch) for batch in sink.sent] == [1, 49]
+
+
+def test_news_do_not_wait_for_what_failed(make: Callable[..., Forwarder], journal: Journal) -> None:
+    """An event that is tried again in an hour holds up none that comes after it."""
+    sink = MemorySink()
+    sink.answer = lambda batch: [Retry() if "event-1" in ids([one]) else Delivered() for one in batch]
+    make(sink, backoff=3600, longest_backoff=3600, random=lambda: 1.0, adopt_every=3600)
+    journal.append(event(0))
+    journal.append(event(1))
+    assert sink.await_accepted(1)
+    for number in range(2, 5):
+        journal.append(event(number))
+        assert sink.await_accepted(number)
 
 
 def test_flush_ends_our_own_wait(make: Callable[..., Forwarder], journal: Journal) -> None:

@@ -191,9 +191,11 @@ class _Runner:
     def _nap(self, wait: float | None) -> None:
         if wait == 0 and self._courier.behind:
             return
-        if wait is None:
-            self._news.wait(self._longest_nap)
-        self._called.wait(min(wait or GATHER, self._longest_nap))
+        nap = self._longest_nap if wait is None else min(wait, self._longest_nap)
+        if nap and self._courier.takes_news:
+            self._news.wait(nap)
+            nap = 0
+        self._called.wait(nap or min(GATHER, self._longest_nap))
 
     def _step(self) -> float | None:
         try:

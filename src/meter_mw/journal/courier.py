@@ -62,11 +62,15 @@ class Report:
 
 @dataclass(slots=True, eq=False)
 class _Hand:
-    """A consignment, how often in a row it failed, and when it may be sent again."""
+    """A consignment, how often in a row it failed, and when it may be sent again.
+
+    `seen` is how many attempts of the courier were accepted when it failed last.
+    """
 
     consignment: Consignment
     failures: int = 0
     not_before: float = 0.0
+    seen: int = 0
 
 
 class Courier:
@@ -91,6 +95,8 @@ class Courier:
         self.sink = sink
         self.behind = False
         """Whether more lay ready at the last attempt than it took."""
+        self.takes_news = True
+        """Whether new events would be sent before the wait that `step` gave is over."""
         self._supply = supply
         self._directory = directory
         self._clock = clock
@@ -100,6 +106,7 @@ class Courier:
         self._longest_backoff = longest_backoff
         self._hands: list[_Hand] = []
         self._done = 0
+        self._accepted = 0
         self._failures = 0
         self._error: str | None = None
         self._backlog = Backlog()
@@ -125,7 +132,8 @@ class Courier:
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._look()
-        if self._not_before > now:
+        self.takes_news = self._not_before <= now
+        if not self.takes_news:
             return self._not_before - now
         hand = self._next(now)
         if hand is not None:
@@ -133,7 +141,7 @@ class Courier:
             return max(0.0, self._not_before - self._clock())
         if self._hands:
             return min(hand.not_before for hand in self._hands) - now
-        self._backlog = Backlog()
+        self._backlog, self._alarm = Backlog(), FIRST_ALARM
         return None
 
     def _next(self, now: float) -> _Hand | None:
@@ -155,10 +163,12 @@ class Courier:
         self.behind = consignment.more
         before = len(consignment.items)
         failures = self._set_aside(consignment) or self._send(consignment)
-        if len(consignment.items) < before:
+        accepted = len(consignment.items) < before
+        if accepted:
             self._failures = hand.failures = 0
+            self._accepted += 1
         if failures:
-            self._wait(hand, failures, accepted=len(consignment.items) < before)
+            self._wait(hand, failures, accepted=accepted)
         else:
             self._not_before, self._ordered, self._error = self._clock(), False, None
         self._keep(consignment)
@@ -199,15 +209,16 @@ class Courier:
             outcomes: Sequence[Outcome] = [Retry(reason="not sent: no note of it can be kept")] * len(items)
         else:
             outcomes = self._outcomes(items)
-        consignment.items = []
+        rest: list[Item] = []
         failures: list[Retry | Unknown] = []
         for item, moment, answer in zip(items, moments, outcomes, strict=True):
             outcome = self._park(item, answer) if isinstance(answer, Permanent) else answer
             if isinstance(outcome, Retry):
                 item.sent = moment
             if isinstance(outcome, Retry | Unknown):
-                consignment.items.append(item)
+                rest.append(item)
                 failures.append(outcome)
+        consignment.items = rest
         return failures
 
     def _outcomes(self, items: Sequence[Item]) -> Sequence[Outcome]:
@@ -232,13 +243,16 @@ class Courier:
     def _wait(self, hand: _Hand, failures: Sequence[Retry | Unknown], *, accepted: bool) -> None:
         """Put off what failed; the sink altogether where it took nothing, or asked for it."""
         self._error = failures[0].reason
-        self._failures += not accepted
+        # What failed again, while others were accepted, is no trouble of the sink's.
+        well = accepted or (hand.failures > 0 and hand.seen < self._accepted)
+        hand.seen = self._accepted
         hand.failures += 1
+        self._failures += not well
         now, chance = self._clock(), self._random()
         hand.not_before = now + chance * self._bound(hand.failures)
         retries = [failure for failure in failures if isinstance(failure, Retry)]
         orders = [retry.after for retry in retries if retry.after is not None]
-        wait = 0.0 if accepted else chance * self._bound(self._failures)
+        wait = 0.0 if well else chance * self._bound(self._failures)
         if orders:
             # Jitter on top: many processes were told the same moment.
             wait = min(max(orders), LONGEST_ORDER) + chance * self._backoff

@@ -119,7 +119,10 @@ def _locked(path: Path) -> int | None:
 
     Raises `OSError` where it cannot be opened.
     """
-    fd = os.open(path, _DIRECTORY)
+    try:
+        fd = os.open(path, _DIRECTORY)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = os.fstat(fd)
@@ -139,10 +142,15 @@ def estate_paths(directory: Path) -> list[Path]:
     if not directory.exists():
         return []
     return sorted(
-        path
-        for path in directory.iterdir()
-        if _ESTATE_NAME.fullmatch(path.name) and stat.S_ISDIR(path.lstat().st_mode)
+        path for path in directory.iterdir() if _ESTATE_NAME.fullmatch(path.name) and _is_directory(path)
     )
+
+
+def _is_directory(path: Path) -> bool:
+    """Whether a path is a directory and no link to one; not where somebody has just removed it."""
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_ISDIR(path.lstat().st_mode)
+    return False
 
 
 def owner_of(path: Path) -> int:

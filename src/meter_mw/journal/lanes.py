@@ -202,6 +202,8 @@ class _Lane:
     def _again(self, span: Span) -> list[tuple[Item, Entry]]:
         """Read a span of which the process before this one had not told the end."""
         run = read_run(self.holding.path, span.start, span.end, count=_WHOLE, size=_WHOLE)
+        for damage in run.damages:
+            _log.error("%s", damage)
         return [(Item(entry.payload, span.sent), entry) for entry in run.entries]
 
 
