@@ -4,13 +4,17 @@ BIN := .venv/bin
 # Of the tests, which wait for more than they compute.
 PROCESSES ?= 4
 
-.PHONY: demo test lint types bench docs clean
+.PHONY: demo test chaos lint types bench clean
 
 demo: .venv/.servers
 	$(BIN)/python examples/demo.py
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+
+# SEED repeats a run that has printed one.
+chaos: .venv/.test
+	cd tests && ../$(BIN)/python -m chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/.lint
 	$(BIN)/ruff check .
