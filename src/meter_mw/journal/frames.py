@@ -41,6 +41,8 @@ class Kind(Enum):
     """What became of a request, for the store: read back when the store has lost it."""
     SEAL = b"\xf5MF\xff"
     """The footer of a finished segment. The next segment follows from the frame before it."""
+    LOST = b"\xf5ML\xff"
+    """What a repair put where nothing intact was: what lies behind it is linked to nothing."""
 
 
 _KINDS = {kind.value: kind for kind in Kind}
@@ -104,6 +106,10 @@ def scan(
     at = start
     while at < tape.stop:
         for frame in _intact(tape, at):
+            if frame.kind is Kind.LOST:
+                at, chain = frame.end, None
+                yield frame
+                continue
             if chain is not None and link(chain, frame.payload) != frame.chain:
                 yield Gap(Flaw.UNLINKED, frame.start, frame.end)
             yield frame

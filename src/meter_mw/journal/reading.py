@@ -64,7 +64,7 @@ def read_journal(directory: Path) -> Iterator[Entry | Damage]:
     that is being written shows as a torn end.
     """
     for estate in estate_paths(directory):
-        yield from _read_estate(estate)
+        yield from read_estate(estate)
 
 
 def read_run(estate: Path, start: Position, stop: Position | None, *, count: int, size: int) -> Run:
@@ -111,7 +111,8 @@ def read_closings(estate: Path, start: Position | None = None) -> Iterator[tuple
                 yield Position(sequence, found.end), found.payload
 
 
-def _read_estate(estate: Path) -> Iterator[Entry | Damage]:
+def read_estate(estate: Path) -> Iterator[Entry | Damage]:
+    """Read every event of one estate; see `read_journal`."""
     chain: bytes | None = None
     before: int | None = None
     for sequence in segment_numbers(estate):
@@ -119,17 +120,18 @@ def _read_estate(estate: Path) -> Iterator[Entry | Damage]:
         if before is not None and sequence != before + 1:
             yield Damage(path, Flaw.MISSING, 0, 0)
             chain = None
-        before = sequence
+        before, begun = sequence, False
         for found in _scan_segment(path, 0, None, chain):
-            match found:
-                case Frame(kind=Kind.SEAL):
-                    continue  # the next segment follows from the frame before it
-                case Frame(chain=chain):
-                    if found.kind is Kind.EVENT:
-                        yield _entry(path, sequence, found)
-                case Gap():
-                    chain = None
-                    yield Damage(path, found.flaw, found.start, found.end)
+            begun = True
+            if isinstance(found, Gap):
+                chain = None
+                yield Damage(path, found.flaw, found.start, found.end)
+            elif found.kind is not Kind.SEAL:  # the next segment follows from the frame before that
+                chain = None if found.kind is Kind.LOST else found.chain
+                if found.kind is Kind.EVENT:
+                    yield Entry(path, sequence, found.start, found.end, found.payload)
+        if not begun:  # deleted since it was listed, as delivered
+            chain = None
 
 
 def _read_segment(path: Path, at: Position, stop: int | None) -> Iterator[Entry | Damage]:

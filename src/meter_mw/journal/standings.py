@@ -87,6 +87,16 @@ class StandingFile:
             os.close(fd)
 
 
+def standings_in(estate: Path) -> dict[str, Standing]:
+    """Return the standings that an estate has, by as much of the sinks' names as their files tell."""
+    files = sorted(path for path in estate.glob("cursor-*.?") if path.suffix in (".0", ".1"))
+    found: dict[str, tuple[int, Standing]] = {}
+    for path in files:
+        name = path.stem.removeprefix("cursor-").rpartition("-")[0]
+        found[name] = max(found.get(name, (0, Standing())), _read(path), key=lambda each: each[0])
+    return {name: standing for name, (_, standing) in found.items()}
+
+
 def _encode(serial: int, standing: Standing) -> bytes:
     consignments = [
         [(_place(span.start), _place(span.end), span.sent) for span in spans]
