@@ -5,10 +5,18 @@ Named by their numbers in the catalogue of faults. Compared are ids and sums per
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +24,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.admission import Answer
-from meter_mw.journal import read_journal
+from meter_mw.journal import Entry, read_journal
 from meter_mw.meter import Meter
 from meter_mw.model import Count
+from meter_mw.policy.loader import load as load_policy
 from meter_mw.policy.policy import Recovery
-from support.policies import EGRESS, cap, key_of, policy, request, sink
+from support.policies import EGRESS, SECRET, cap, key_of, policy, request, sink
+from support.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +78,9 @@ class Site:
         """Give the requests and bytes of each subject by the events in the journal, each id once."""
         found: dict[str, dict[str, object]] = {}
         for entry in read_journal(self.journal):
-            event = json.loads(entry.payload)  # type: ignore[union-attr]  # nothing is damaged here
+            if not isinstance(entry, Entry):  # an end that is just being written
+                continue
+            event = json.loads(entry.payload)
             assert found.setdefault(event["id"], event) == event
         sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         for event in found.values():
@@ -230,3 +242,152 @@ def test_caps_while_counts_are_brought_back(
     assert meter.flush()
     assert other.flush()
     until(lambda: agrees(site, meter, KEYS), "counters as they were")
+
+
+class Load:
+    """Clients that ask a server until they are told to stop, and know which answers came whole."""
+
+    def __init__(self, port: int) -> None:
+        self.whole: Counter[str] = Counter()
+        self.broken = 0
+        self._port = port
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(KEYS[n % 3],)) for n in range(6)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, key: str) -> None:
+        while not self._stop.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+            try:
+                connection.request("GET", "/hello", headers={"X-API-Key": key})
+                with connection.getresponse() as answer:
+                    is_whole = answer.status == 200 and len(answer.read()) == 300
+            except (OSError, http.client.HTTPException):
+                is_whole = False
+                time.sleep(0.02)
+            finally:
+                connection.close()
+            if is_whole:
+                self.whole[key] += 1
+            else:
+                self.broken += 1
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@contextmanager
+def workers_of(command: tuple[str, ...], policy_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run a server with workers until the block ends."""
+    port = free_port()
+    environment = os.environ | {"METER_POLICY": str(policy_path), "METER_KEY_SECRET": SECRET.decode()}
+    words = [word.format(port=port) for word in command]
+    with (policy_path.parent / "server.log").open("ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *words], cwd=Path(__file__).parent, env=environment, stderr=log, stdout=log
+        )
+        try:
+            yield port, server
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(timeout=30)
+
+
+def children_of(pid: int) -> list[int]:
+    """Give the workers of a server."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(OSError):
+            if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
+
+
+KILLS = 10
+UVICORN = ("uvicorn", "store_apps:asgi", "--port", "{port}", "--workers", "3", "--log-level", "warning")
+GUNICORN = (
+    "gunicorn",
+    "store_apps:wsgi",
+    "--bind",
+    "127.0.0.1:{port}",
+    "-k",
+    "gthread",
+    "--threads",
+    "4",
+    "-w",
+    "3",
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "reap"), [(UVICORN, "bill"), (GUNICORN, "void")], ids=["uvicorn-bill", "gunicorn-void"]
+)
+def test_22_27_killed_workers(
+    command: tuple[str, ...], reap: str, tmp_path: Path, start_redis: Callable[..., RedisServer]
+) -> None:
+    """Workers are killed at any moment: no answer is without its event, and the counters are the sums."""
+    server = start_redis()
+    path = tmp_path / "meter.yaml"
+    path.write_text(POLICY.format(store=server.url, folder=tmp_path, reap=reap))
+    with workers_of(command, path) as (port, process):
+        load = Load(port)
+        for kill in range(KILLS):
+            goal = sum(load.whole.values()) + 25
+            until(lambda goal=goal: sum(load.whole.values()) >= goal, "more answers")
+            time.sleep(random.uniform(0, 0.05))
+            os.kill(random.choice(children_of(process.pid)), signal.SIGKILL)
+        load.stop()
+    site = Site(tmp_path, server)
+    site.policy = load_policy(path, environ={"METER_KEY_SECRET": SECRET.decode()})
+    try:
+        meter = site.open()
+        until(lambda: agrees(site, meter, KEYS), "counters as the events say")
+        until(lambda: not on_their_way(site), "registers without entries")
+        facts = {key: site.facts().get(key_of(key), (0, 0)) for key in KEYS}
+        assert agrees(site, meter, KEYS)
+        reaped = reaped_of(site)
+    finally:
+        site.close()
+    assert all(facts[key][0] >= load.whole[key] for key in KEYS)
+    assert all(facts[key][0] <= load.whole[key] + load.broken for key in KEYS)
+    if reap == "void":
+        assert not reaped
+    print(
+        f"{command[0]} {reap}: {sum(load.whole.values())} whole, {load.broken} broken, {len(reaped)} reaped"
+    )
+
+
+POLICY = """
+version: 1
+service: orders-api
+store: {store}
+identity: {{secret: "${{METER_KEY_SECRET}}"}}
+on_store_failure: {{deadline: 2s}}
+meters: {{requests: {{count: requests}}, egress: {{count: response-bytes}}}}
+plans:
+  default:
+    limits:
+      - {{name: cap, cap: 1000000/month}}
+      - {{name: egress, meter: egress, cap: 1000 GB/month, reserve: 100 B}}
+      - {{concurrent: 50}}
+events: {{journal: {folder}/journal, reap: {reap}, sinks: [{{file: {folder}/usage.jsonl}}]}}
+"""
+
+
+def on_their_way(site: Site) -> list[int]:
+    """Give the places of registers that have an entry still."""
+    found = []
+    for path in site.journal.glob("*/register"):
+        data = path.read_bytes()[4096:]
+        found += [at for at in range(0, len(data), 1024) if data[at]]
+    return found
+
+
+def reaped_of(site: Site) -> list[dict[str, object]]:
+    """Give the events of requests that others ended."""
+    entries = (entry for entry in read_journal(site.journal) if isinstance(entry, Entry))
+    events = (json.loads(entry.payload) for entry in entries)
+    return [event for event in events if event["data"].get("reaped")]
