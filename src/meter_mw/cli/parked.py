@@ -170,6 +170,7 @@ def _alone(directory: Path) -> Iterator[None]:
     """Be alone at the parked events, or say why not."""
     with contextlib.ExitStack() as stack:
         try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             stack.enter_context(sole(directory))
         except Busy:
             refuse("another meter-mw parked is at work here; nothing was done")
