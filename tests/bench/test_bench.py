@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bench.readme import replaced
 
-pytestmark = pytest.mark.lengthy
+pytestmark = [pytest.mark.lengthy, pytest.mark.xdist_group("bench")]  # one bench at a time
 
 ROOT = Path(__file__).parents[2]
 NUMBER = r"-?[\d.,]+"
