@@ -73,7 +73,7 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """Give a running PostgreSQL; each test makes a database of its own in it."""
+    """Give a running PostgreSQL, with an empty database for each test that asks for one."""
     server = PostgresServer()
     yield server
     server.remove()

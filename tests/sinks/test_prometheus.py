@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -103,27 +105,26 @@ def test_a_taken_address_is_said_once(
 def test_a_child_counts_from_zero(port: int, sink: PrometheusSink) -> None:
     """The parent shows what it counted; a child does not keep its socket open, and takes the address over."""
     sink.send([usage(1)])
-    asked_read, asked_write = os.pipe()
-    done_read, done_write = os.pipe()
+    ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        delivered = list(sink.send([usage(2)])) == [Delivered()]
-        os.write(done_write, b"1" if delivered else b"0")
-        os.read(asked_read, 1)
-        sink.send([usage(3)])
-        os.write(done_write, b"1")
-        os.read(asked_read, 1)
+        ours.close()
+        for number in (2, 3):
+            theirs.send(b"1" if list(sink.send([usage(number)])) == [Delivered()] else b"0")
+            theirs.recv(1)
         os._exit(0)
-    assert os.read(done_read, 1) == b"1"
-    assert shown(port) == {("meter_mw_requests_total", "r", ""): 1}
-    sink.close()
-    os.write(asked_write, b"x")
-    assert os.read(done_read, 1) == b"1"
-    assert shown(port) == {("meter_mw_requests_total", "r", ""): 2}
-    os.write(asked_write, b"x")
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    for each in (asked_read, asked_write, done_read, done_write):
-        os.close(each)
+    theirs.close()
+    try:
+        assert ours.recv(1) == b"1"
+        assert shown(port) == {("meter_mw_requests_total", "r", ""): 1}
+        sink.close()
+        ours.send(b"x")
+        assert ours.recv(1) == b"1"
+        assert shown(port) == {("meter_mw_requests_total", "r", ""): 2}
+    finally:
+        ours.close()  # which ends the child, if nothing else does
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_names() -> None:

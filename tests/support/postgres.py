@@ -78,7 +78,7 @@ class PostgresServer:
             for each in (self._folder, self._data):
                 os.chown(each, user.pw_uid, user.pw_gid)
         self._process: subprocess.Popen[bytes] | None = None
-        self._databases = 0
+        self._databases: dict[str, str] = {}
         self._run("initdb", "-U", "meter", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
         self.start()
 
@@ -130,11 +130,19 @@ class PostgresServer:
         return f"postgresql+psycopg://meter:canary-password@127.0.0.1:{self.port}/{database}"
 
     def database(self, options: str = "") -> str:
-        """Make an empty database, and give its name."""
-        self._databases += 1
-        name = f"ledger_{self._databases}"
+        """Give the name of an empty database: the same one each time, as a new one is slow."""
+        name = self._databases.get(options)
         with self.connect() as connection:
-            connection.execute(f"CREATE DATABASE {name} {options}".encode())
+            if name is None:
+                name = self._databases[options] = f"ledger_{len(self._databases)}"
+                connection.execute(f"CREATE DATABASE {name} {options}".encode())
+                return name
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+            )
+        with self.connect(name) as connection:
+            connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         return name
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
@@ -151,5 +159,5 @@ class PostgresServer:
 
     def remove(self) -> None:
         """End it and remove its files."""
-        self.stop()
+        self.stop(signal.SIGQUIT)
         shutil.rmtree(self._folder, ignore_errors=True)
