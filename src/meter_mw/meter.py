@@ -24,6 +24,7 @@ from meter_mw.journal import Forwarder, Journal
 from meter_mw.keeping import Keeper
 from meter_mw.policy.delivery import Forwarding, Reap
 from meter_mw.policy.loader import load
+from meter_mw.policy.policy import StoreCheck
 from meter_mw.policy.problems import PolicyError, Problem
 from meter_mw.quota import Slots
 from meter_mw.recovery.recoverer import Recoverer
@@ -33,6 +34,7 @@ from meter_mw.respond import Responder, problem
 from meter_mw.rids import new_rid
 from meter_mw.sinks.kinds import Service
 from meter_mw.stores.access import Stores
+from meter_mw.stores.checking import Examined, findings
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.settler import DirectSettler, Settler
 from meter_mw.turning import Turner
@@ -76,6 +78,8 @@ class Meter:
         self.responder = Responder(self.policy)
         self._body = refusal or problem
         self._store, self._async_store = open_stores(self.policy.store)
+        if self.policy.store_check is StoreCheck.REFUSE:
+            refuse_unsafe(self._store)
         events = self.policy.events
         sealing = open_sealer(self.policy)
         self._journal = Journal(
@@ -301,6 +305,15 @@ def open_sealer(policy: Policy) -> Sealer | None:
     except SealError as error:
         fault = str(error)
     raise PolicyError([Problem(fault, path="events.seal")])
+
+
+def refuse_unsafe(store: Store) -> None:
+    """Raise PolicyError for a store whose settings lose counts, or that cannot be asked in time."""
+    if isinstance(store, Examined):
+        problems = [Problem(each, path="store") for each in findings(store)]
+        store.close()
+        if problems:
+            raise PolicyError(problems)
 
 
 def open_sinks(policy: Policy) -> list[Sink]:

@@ -197,7 +197,7 @@ def test_7_8_an_older_copy(
     start_redis: Callable[..., RedisServer],
     tmp_path: Path,
 ) -> None:
-    """A Redis that comes back as it was a while ago is told the rest again: by the living, and of the dead."""
+    """A Redis that comes back as it was is told the rest again: by the living, and of the dead."""
     server = start_redis(*options)
     site = open_site(server)
     meters = [site.open(), site.open()]
@@ -227,7 +227,7 @@ def test_7_8_an_older_copy(
 def test_caps_while_counts_are_brought_back(
     open_site: Callable[..., Site], start_redis: Callable[..., RedisServer]
 ) -> None:
-    """From the detection on a hard cap that fails closed answers as for a store that is away, for some seconds."""
+    """From the detection on a cap that fails closed answers as for a store that is away, for some seconds."""
     server = start_redis()
     site = open_site(server)
     meter = site.open()
@@ -334,7 +334,7 @@ def test_22_27_killed_workers(
     path.write_text(POLICY.format(store=server.url, folder=tmp_path, reap=reap))
     with workers_of(command, path) as (port, process):
         load = Load(port)
-        for kill in range(KILLS):
+        for _ in range(KILLS):
             goal = sum(load.whole.values()) + 25
             until(lambda goal=goal: sum(load.whole.values()) >= goal, "more answers")
             time.sleep(random.uniform(0, 0.05))

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from meter_mw.cli.words import summary
-from meter_mw.meter import open_stores
+from meter_mw.meter import open_stores, refuse_unsafe
 from meter_mw.policy.loader import load
 from meter_mw.policy.problems import PolicyError, printable
 
@@ -19,7 +19,8 @@ _DEFAULT = "meter.yaml"
 
 @click.command()
 @click.argument("policy", envvar="METER_POLICY", default=_DEFAULT, metavar="[POLICY]")
-def check(policy: str) -> None:
+@click.option("--store", is_flag=True, help="Ask the store too whether its settings are safe for counts.")
+def check(policy: str, *, store: bool) -> None:
     """Check a policy file (METER_POLICY, or else meter.yaml).
 
     Every problem is one line on standard error, with its place in the file, and the exit status is 1.
@@ -32,7 +33,9 @@ def check(policy: str) -> None:
         sys.exit(1)
     try:
         loaded = load(policy)
-        open_stores(loaded.store)
+        opened, _ = open_stores(loaded.store)
+        if store:
+            refuse_unsafe(opened)
     except PolicyError as error:
         for problem in error.problems:
             click.echo(str(replace(problem, file=problem.file or printable(policy))), err=True)

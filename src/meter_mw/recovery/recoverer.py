@@ -21,11 +21,12 @@ from meter_mw.journal import JournalError, Position
 from meter_mw.journal.claims import claim, unclaim
 from meter_mw.journal.estates import estate_paths, segment_numbers, segment_path, source_of
 from meter_mw.policy.delivery import Reap
-from meter_mw.policy.policy import Recovery
+from meter_mw.policy.policy import Recovery, StoreCheck
 from meter_mw.recovery import reaping
 from meter_mw.recovery.backlog import Backlog, Inherited
 from meter_mw.recovery.register import Marks, Register
 from meter_mw.stores.canary import LEARN_US, Asked, Written, beat
+from meter_mw.stores.checking import Examined, findings
 from meter_mw.stores.kept import born_us, unpack
 from meter_mw.stores.port import StoreUnavailable
 
@@ -112,6 +113,7 @@ class Recoverer:
         self._look_at = self._clock()
         self._learn_until_us = 0
         self._beaten_at = float("-inf")
+        self._checked = self._policy.store_check is not StoreCheck.WARN
         self._wake = threading.Event()
         self._stopping = False
         self._lock = threading.Lock()
@@ -194,6 +196,7 @@ class Recoverer:
                 if self._watched is not None:
                     if self._clock() - self._beaten_at >= BEAT_S / 2 or self._learn_until_us == 0:
                         self._look(self._watched)
+                    self._check()
                     if self._bring_back():
                         pause = 0.0
             except StoreUnavailable as outage:
@@ -309,6 +312,14 @@ class Recoverer:
             self._journal.append(event)
 
     # The store's data
+
+    def _check(self) -> None:
+        """Say once what of the store's settings loses counts."""
+        store = self._stores.blocking
+        if not self._checked and isinstance(store, Examined):
+            self._checked = True
+            for finding in findings(store):
+                _log.warning("the store is not safe for counts: %s", finding)
 
     def _look(self, store: Asked) -> None:
         """Write all canaries, and find what is lost; raises StoreUnavailable."""

@@ -111,9 +111,13 @@ class SlotMap:
         known = dict.fromkeys(each for each in self._owners if each is not None) | dict.fromkeys(self._seeds)
         return sorted(known, key=self._doubted.__contains__)
 
+    def masters(self) -> list[Place]:
+        """Give the nodes that have slots."""
+        return sorted({each for each in self._owners if each is not None})
+
     def parts(self) -> tuple[str, ...]:
         """Give a hash tag for each node that has slots, the same ones while the slots stay."""
-        wanted = {each for each in self._owners if each is not None}
+        wanted = self.masters()
         found: dict[Place, str] = {}
         for number in range(SLOTS):
             if len(found) == len(wanted):

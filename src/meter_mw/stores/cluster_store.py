@@ -84,6 +84,14 @@ class ClusterStore:
         """Give the hash tag that stands for the node of a tag; "" where that is not known."""
         return self._slots.part_of(tag) if self._slots.is_known else ""
 
+    def told(self, calls: Sequence[Call], *, patience_us: int) -> dict[str, list[object] | StoreUnavailable]:
+        """Have each node answer, by its place; error replies are values. Raises StoreUnavailable."""
+        self.parts()
+        told: dict[str, list[object] | StoreUnavailable] = {}
+        for place in self._slots.masters():
+            told |= self._node(place).told(calls, patience_us=patience_us)
+        return told
+
     def ask(self, calls: Sequence[Call], *, patience_us: int) -> list[object]:
         """Have other commands answered, each by the node of its key, or raise StoreUnavailable."""
         replies = self._route(calls, time.monotonic() + patience_us / 1_000_000)

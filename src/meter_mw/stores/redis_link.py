@@ -345,6 +345,11 @@ def _trips(
     return replies, next((each for each in replies if isinstance(each, Exception)), None), asked
 
 
+def unavailable(failure: Exception, place: str) -> StoreUnavailable:
+    """Say in our words why a server did not answer."""
+    return StoreUnavailable(f"redis at {place} {_words(failure, None)}")
+
+
 def _is_silence(failure: Exception | None) -> bool:
     return isinstance(failure, TimeoutError | redis_errors.TimeoutError)
 

@@ -21,8 +21,10 @@ from meter_mw.stores.redis_link import (
     Crowded,
     StoreClock,
     Transport,
+    Trip,
     converse,
     read_url,
+    unavailable,
     unreached,
 )
 from meter_mw.stores.redis_protocol import (
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from meter_mw.stores.cluster_store import ClusterStore
-    from meter_mw.stores.port import Admit, Charge, Closed, Closing, Tally, TopUp
-    from meter_mw.stores.redis_link import Talk, Trip
+    from meter_mw.stores.port import Admit, Charge, Closed, Closing, StoreUnavailable, Tally, TopUp
+    from meter_mw.stores.redis_link import Talk
     from meter_mw.stores.redis_protocol import Call
 
 
@@ -107,6 +109,14 @@ class RedisStore:
     def part_of(self, tag: str) -> str:  # noqa: ARG002 - there is one
         """Give the hash tag of the part that a tag is in."""
         return "canary"
+
+    def told(self, calls: Sequence[Call], *, patience_us: int) -> dict[str, list[object] | StoreUnavailable]:
+        """Have the server answer, by its place; error replies, and its silence, are values."""
+        deadline = time.monotonic() + patience_us / 1_000_000
+        try:
+            return {self._address.place: list(self._pool().make(Trip(tuple(calls)), deadline))}
+        except FAILURES as failure:
+            return {self._address.place: unavailable(failure, self._address.place)}
 
     def ask(
         self, calls: Sequence[Call], *, patience_us: int, urgent: bool = True, redirects: bool = False
