@@ -155,6 +155,41 @@ def test_a_batch_is_the_same_after_a_restart(scene: Scene) -> None:
     assert [ids(batch) for batch in scene.sink.sent] == [expected(range(7))] * 2 + [expected(range(7, 9))]
 
 
+def test_a_sink_that_takes_fewer_than_before_gets_no_more(scene: Scene) -> None:
+    """A batch of a former setting comes in pieces, with their moments, and nothing is missing."""
+    scene.append(range(12))
+    scene.sink.answer = always(Unknown())
+    scene.courier.step()
+    scene.sink.max_batch = 4
+    scene.begin()
+    scene.courier.step()
+    scene.begin()
+    scene.sink.answer = always(Delivered())
+    scene.run()
+    assert {len(batch) for batch in scene.sink.sent[1:]} == {4, 2}
+    assert sorted(ids(scene.sink.accepted)) == sorted(expected(range(12)))
+
+
+def test_what_another_process_has_taken_over_is_let_go(scene: Scene) -> None:
+    """Where the mandate was given up meanwhile, nothing is sent, and nothing written over."""
+    scene.append(range(5))
+    scene.sink.answer = always(Retry())
+    scene.courier.step()
+    before = scene.courier
+    scene.holdings.release()
+    scene.clock.now += 60
+    scene.holdings.current = list  # type: ignore[method-assign]
+    assert scene.supply.take(10) is None
+    before.step()
+    assert len(scene.sink.sent) == 1
+    assert before.step() is None
+    assert before.report.done == 0
+    scene.begin()
+    scene.sink.answer = always(Delivered())
+    scene.run()
+    assert ids(scene.sink.accepted) == expected(range(5))
+
+
 def test_what_the_sink_has_is_not_sent_again_after_a_restart(scene: Scene) -> None:
     """Of a batch that was taken in part, the rest alone."""
     scene.append(range(10))

@@ -163,6 +163,9 @@ class Courier:
         self.behind = consignment.more
         before = len(consignment.items)
         failures = self._set_aside(consignment) or self._send(consignment)
+        if failures is None:
+            self._hands.remove(hand)
+            return
         accepted = len(consignment.items) < before
         if accepted:
             self._failures = hand.failures = 0
@@ -196,8 +199,11 @@ class Courier:
         consignment.items = stays
         return failures
 
-    def _send(self, consignment: Consignment) -> list[Retry | Unknown]:
-        """Send what is in hand; leave of it what failed, and return how."""
+    def _send(self, consignment: Consignment) -> list[Retry | Unknown] | None:
+        """Send what is in hand; leave of it what failed, and return how.
+
+        None where another process has it now.
+        """
         items = consignment.items
         if not items:
             return []
@@ -205,7 +211,10 @@ class Courier:
         now = self._now()
         for item in items:
             item.sent = now if item.sent is None else item.sent
-        if not self._keep(consignment) and self.sink.horizon is not None:
+        kept = self._keep(consignment)
+        if not consignment.items:
+            return None
+        if not kept and self.sink.horizon is not None:
             outcomes: Sequence[Outcome] = [Retry(reason="not sent: no note of it can be kept")] * len(items)
         else:
             outcomes = self._outcomes(items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotation
 from typing import TYPE_CHECKING
@@ -62,6 +63,10 @@ class JournalSupply:
         if not consignment.items:
             lane.drop(consignment)
             del self._origin[consignment]
+        if self._lanes.get(lane.holding) is not lane:
+            self._origin.pop(consignment, None)
+            consignment.items = []
+            raise OSError(errno.ESTALE, "the estate is not held any more")
         lane.save()
         self._holdings.passed(lane.holding, self._sink, lane.standing().cursor)
 
@@ -114,7 +119,9 @@ class _Lane:
         """Hand out what was in hand before, or else what follows; raises `OSError`."""
         while self._inherited:
             placed = [pair for span in self._inherited[0] for pair in self._again(span)]
-            del self._inherited[0]
+            # The sink may take fewer at once than it did in the process before.
+            placed, rest = placed[:most], placed[most:]
+            self._inherited[:1] = [_spans(rest)] if rest else []
             if placed:
                 self.ahead = True
                 return self._hand_out(placed)
@@ -137,7 +144,7 @@ class _Lane:
 
     def standing(self) -> Standing:
         """Return what the file is to hold."""
-        in_hand = [_spans(consignment, placed) for consignment, placed in self._in_hand.items()]
+        in_hand = [_spans(placed, set(each.items)) for each, placed in self._in_hand.items()]
         return Standing(self._read_to, (*self._inherited, *(spans for spans in in_hand if spans)))
 
     def save(self) -> bool:
@@ -210,13 +217,12 @@ class _Lane:
 _WHOLE = 1 << 62
 
 
-def _spans(consignment: Consignment, placed: Sequence[tuple[Item, Entry]]) -> tuple[Span, ...]:
-    """Return what of a consignment is in hand: events in a row with one moment are a span."""
-    in_hand = set(consignment.items)
+def _spans(placed: Sequence[tuple[Item, Entry]], in_hand: set[Item] | None = None) -> tuple[Span, ...]:
+    """Return where events lie, all or those in hand: such as follow each other with one moment are a span."""
     spans: list[Span] = []
     follows = False
     for item, entry in placed:
-        if item not in in_hand:
+        if in_hand is not None and item not in in_hand:
             follows = False
             continue
         if follows and spans[-1].sent == item.sent:

@@ -60,7 +60,8 @@ class Supply(Protocol):
     def take(self, most: int) -> Consignment | None:
         """Hand out up to `most` events that were not handed out before; None when none lies ready.
 
-        A consignment that was in hand when the process before ended comes first, whatever its size.
+        A consignment that was in hand when the process before ended comes first, as it was; in pieces
+        where it is larger than `most`, as a sink may take fewer at once than it did.
         Blocks for a moment at most. What cannot be read now is logged and left for a later call.
         """
 
@@ -68,7 +69,8 @@ class Supply(Protocol):
         """Remember which items are still in hand, and since when each is in doubt.
 
         Called before each attempt and after it. An item that is gone from the consignment is done with.
-        Raises `OSError` when it cannot be remembered.
+        Raises `OSError` when it cannot be remembered; with the consignment emptied, another process has
+        taken it over, and nothing of it is to be sent.
         """
 
     def backlog(self) -> Backlog:
