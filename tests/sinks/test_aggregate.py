@@ -11,13 +11,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from meter_mw.journal.convoy import Convoy
+from meter_mw.journal.parked import read_parked
 from meter_mw.journal.supply import Backlog
+from meter_mw.journal.unparking import is_in_doubt
 from meter_mw.meter import open_sinks
 from meter_mw.policy.loader import load
 from meter_mw.sinks import Delivered, Duplicate, Outcome, Permanent, Retry
@@ -272,6 +275,10 @@ def test_a_record_in_doubt_is_not_sent_blindly(tmp_path: Path, ship: Callable[..
     assert inner.sent == []
     (entry,) = parked(tmp_path)
     assert entry["why"].startswith("in doubt: sent at 2026-01-01T11:00:00+00:00")
+    (event,) = read_parked(tmp_path)
+    assert is_in_doubt(event, aggregate, NOW + DAY_US)
+    assert not is_in_doubt(replace(event, payload=used(1)), aggregate, NOW + DAY_US)
+    assert not is_in_doubt(replace(event, payload=b"{"), aggregate, NOW + DAY_US)
 
 
 # -- as a whole
@@ -303,7 +310,7 @@ def test_what_a_policy_says(tmp_path: Path) -> None:
     (sink,) = open_sinks(load(policy_of(fake, tmp_path, window="1 hour"), ENVIRON))
     assert isinstance(sink, Aggregate)
     assert isinstance(sink, Totals)
-    assert (sink.name, sink.horizon) == ("stripe:shop", 86_400.0)
+    assert (sink.name, sink.horizon) == ("stripe:shop", None)
     assert sink.windows.folder == tmp_path / folder_of("stripe:shop")
     with pytest.raises(Exception, match="a window of 25200 s does not divide a day"):
         open_sinks(load(policy_of(fake, tmp_path, window="7 hours"), ENVIRON))

@@ -54,7 +54,7 @@ class Convoy:
         self._sealed: list[SealedSupply] = []
         for sink in sinks:
             if isinstance(sink, Aggregate):
-                self._sealed.append(SealedSupply(sink.windows, now=now))
+                self._sealed.append(SealedSupply(sink.windows, now=now, clock=clock))
                 pairs.append((Outlet(sink, self._sealed[-1]), self._sealed[-1]))
         couriers = [
             Courier(
@@ -96,6 +96,8 @@ class Convoy:
         deadline = time.monotonic() + timeout
         self.wake()
         arrived = self.stock.due()
+        for each in self._sealed:
+            each.hasten()
         self.hurry()
         return arrived(timeout) and all(
             each.arrived(max(0.0, deadline - time.monotonic())) for each in self._sealed

@@ -25,24 +25,37 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("meter_mw.journal")
 
+LOOK_EVERY = 1.0
+"""Seconds between two looks for windows that are over, where the last one found none."""
+
 
 class SealedSupply:
-    """The records of a sink's windows. `now` gives seconds since 1970."""
+    """The records of a sink's windows. `now` gives seconds since 1970, `clock` never goes back."""
 
-    def __init__(self, windows: Windows, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        windows: Windows,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._windows = windows
         self._now = now
+        self._clock = clock
         self._start_afresh()
         forks.register(self)
 
     def _start_afresh(self) -> None:
         self._mandate: Mandate | None = None
         self._elsewhere = False
+        self._look_at = self._clock()
         self._changed = threading.Condition()
         self._in_hand: dict[Consignment, tuple[int, dict[Item, int]]] = {}
 
     def take(self, most: int) -> Consignment | None:
         """Seal what is due, and hand out what is sealed."""
+        if self._clock() < self._look_at:
+            return None
         consignment = None
         try:
             if self._is_due() and self._holds():
@@ -51,6 +64,7 @@ class SealedSupply:
             _log.error("%s: no look for windows that are over: %s", self._windows.folder, error)
         if consignment is None:
             with self._changed:
+                self._look_at = self._clock() + LOOK_EVERY
                 self._changed.notify_all()
         return consignment
 
@@ -71,6 +85,11 @@ class SealedSupply:
         except (sqlite3.Error, OSError):
             return Backlog()  # `take` says so
         return Backlog(records, None if oldest_us is None else oldest_us / 1_000_000)
+
+    def hasten(self) -> None:
+        """Have the next `take` look, however short ago the last one did. For any thread."""
+        with self._changed:
+            self._look_at = self._clock()
 
     def arrived(self, timeout: float) -> bool:
         """Wait until nothing is due, or another process sends it; return whether so within `timeout` seconds.

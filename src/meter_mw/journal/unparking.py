@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from meter_mw.journal.horizons import has_passed
 from meter_mw.journal.parked import Change, State, note
+from meter_mw.sinks.aggregate import Aggregate
 from meter_mw.sinks.base import Delivered, Duplicate, Permanent, Retry, Unknown
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def sole(directory: Path) -> Iterator[None]:
 
 def is_in_doubt(event: Parked, sink: Sink, now: float) -> bool:
     """Whether the destination may have the event and not know its id any more."""
-    return event.sent is not None and has_passed(sink.horizon, event.sent, now)
+    horizon = sink.horizon_of(event.payload) if isinstance(sink, Aggregate) else sink.horizon
+    return event.sent is not None and has_passed(horizon, event.sent, now)
 
 
 def resend(

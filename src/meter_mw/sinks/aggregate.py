@@ -69,11 +69,12 @@ class Aggregate:
     """Adds events to windows in place of a sink, which gets the sealed records.
 
     An event is delivered when its window has it on the disk. `fields` are the quantities that are added.
-    Its name and its horizon are the sink's: so a cursor holds when aggregating begins or ends, and a
-    parked record is not sent again when the sink's destination has forgotten its id.
+    Its name is the sink's, so a cursor holds when aggregating begins or ends. It has no horizon: an event
+    whose id it does not know any more it refuses, and adds none twice.
     """
 
     max_batch = 1000
+    horizon = None
 
     def __init__(
         self,
@@ -86,7 +87,6 @@ class Aggregate:
         self.sink = sink
         self.windows = windows
         self.name = sink.name
-        self.horizon = sink.horizon
         self._fields = tuple(fields)
         self._clock = clock
 
@@ -112,6 +112,13 @@ class Aggregate:
         for place, outcome in zip(usages, added, strict=True):
             found[place] = outcome
         return found
+
+    def horizon_of(self, payload: bytes) -> float | None:
+        """Give the horizon for what was parked: the sink's for a record, none for an event."""
+        try:
+            return self.sink.horizon if _decoder.decode(payload).type == RECORD else None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
 
     def close(self) -> None:
         """Nothing is held between batches. The sink belongs to the courier of the sealed records."""
