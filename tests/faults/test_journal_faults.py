@@ -107,7 +107,7 @@ def test_25_a_child_does_not_keep_its_parents_lock(place: Path) -> None:
 
 
 def test_25_what_waits_in_memory_at_a_fork_is_written_by_the_parent_alone(place: Path, disk: Disk) -> None:
-    """The child begins with an empty reserve, and with a disk that it tries anew."""
+    """The child begins with an empty overflow, and with a disk that it tries anew."""
     journal = Journal(place, SOURCE, sync_interval=60)
     disk.fail(*FAULTS["ENOSPC"][:1], *FAULTS["ENOSPC"][1])
     journal.append(event(0))
@@ -178,12 +178,12 @@ def test_29_30_a_disk_that_fails_holds_up_no_event(
     journal.close()
 
 
-def test_29_what_the_reserve_has_no_room_for_is_counted(
+def test_29_what_the_overflow_has_no_room_for_is_counted(
     place: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is lost with an error to each caller, and one line with the number; what is held stays in order."""
     code, calls = FAULTS["EROFS"]
-    journal = Journal(place, SOURCE, reserve_bytes=1000, sync_interval=0.001)
+    journal = Journal(place, SOURCE, overflow_bytes=1000, sync_interval=0.001)
     disk.fail(code, *calls)
     kept, refusals = 0, set()
     for number in range(100):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
+    from pathlib import Path
 
     import pytest
 
@@ -37,7 +38,7 @@ class Platter:
         def noted(fd: int) -> None:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode):
-                listed = {name: (self._path(fd) / name).lstat().st_ino for name in os.listdir(fd)}
+                listed = self._listed(fd)
                 sync(fd)
                 with self._lock:
                     self._names[found.st_ino] = listed
@@ -52,8 +53,12 @@ class Platter:
         return noted
 
     @staticmethod
-    def _path(fd: int) -> Path:
-        return Path(f"/proc/self/fd/{fd}").readlink()
+    def _listed(fd: int) -> dict[str, int]:
+        listed: dict[str, int] = {}
+        for name in os.listdir(fd):
+            with contextlib.suppress(FileNotFoundError):  # another thread has just removed it
+                listed[name] = os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino
+        return listed
 
     def cut(self, into: Path, chance: random.Random | None = None) -> None:
         """Write what a power cut at this moment leaves; by `chance`, with pages that were never synced."""

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from meter_mw import forks
 from meter_mw.journal.durable import Durable
 from meter_mw.journal.estates import estate_paths, is_held, owner_of
+from meter_mw.journal.overflow import Overflow
 from meter_mw.journal.pulse import Pulse
-from meter_mw.journal.reserve import Reserve
 from meter_mw.journal.segments import JournalError, check_size
 from meter_mw.journal.space import Space
 from meter_mw.journal.writer import Writer
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("meter_mw.journal")
 
-RESERVE = 4 << 20
+OVERFLOW = 4 << 20
 """Bytes of events that wait in memory while the disk takes none."""
 
 _FIRST_PAUSE = 0.05
@@ -52,7 +52,7 @@ class Journal:
 
     Nothing is opened before the first append. `source` is the CloudEvents source of the events;
     only a journal of the same source adopts what this one leaves. `sync_interval` is in seconds.
-    `max_bytes` bounds the directory, with what other processes keep there. `reserve_bytes` are kept in
+    `max_bytes` bounds the directory, with what other processes keep there. `overflow_bytes` are kept in
     memory while the disk takes nothing. `sealing` is told of segments that are finished, in the journal's
     thread, after all that waits for the disk.
     """
@@ -65,7 +65,7 @@ class Journal:
         segment_bytes: int = 8 << 20,
         sync_interval: float = 0.02,
         max_bytes: int | None = None,
-        reserve_bytes: int = RESERVE,
+        overflow_bytes: int = OVERFLOW,
         sealing: Sealing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,7 +74,7 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._sync_interval = sync_interval
         self._max_bytes = max_bytes
-        self._reserve_bytes = reserve_bytes
+        self._overflow_bytes = overflow_bytes
         self.sealing = sealing
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
@@ -88,7 +88,7 @@ class Journal:
         self._durable = Durable()
         self._space = Space(self.directory, self._max_bytes, self._clock)
         self._writer = Writer(self.directory, self.source, self._segment_bytes, self._space)
-        self._reserve = Reserve(self._reserve_bytes, self._clock, repr(self))
+        self._overflow = Overflow(self._overflow_bytes, self._clock, repr(self))
         self._settled: tuple[Estate, Position] | None = None
         self._pause, self._retry_at = _FIRST_PAUSE, self._clock()
 
@@ -98,7 +98,7 @@ class Journal:
     @property
     def takes_events(self) -> bool:
         """Whether the disk takes events, and there is room for those of new requests. Costs one look."""
-        return self._reserve.trouble is None
+        return self._overflow.trouble is None
 
     @property
     def is_pressed(self) -> bool:
@@ -107,15 +107,15 @@ class Journal:
 
     @property
     def lost(self) -> int:
-        """How many events and closings the reserve had no room for, since this process began."""
-        return self._reserve.lost
+        """How many events and closings the overflow had no room for, since this process began."""
+        return self._overflow.lost
 
     def append(self, payload: bytes, closing: bytes = b"") -> Position:
         """Keep one event, the UTF-8 JSON of a CloudEvents object, and its closing; return where they end.
 
         Each takes at most 1 MiB. The two are kept by one write: there is never one without the other.
         Thread-safe, and quick enough for the request path. Raises `JournalFull` when neither the disk
-        nor the reserve takes it, `JournalError` for what is too large.
+        nor the overflow takes it, `JournalError` for what is too large.
         """
         check_size("an event", payload)
         if closing:
@@ -129,16 +129,16 @@ class Journal:
 
     def _append(self, payload: bytes, closing: bytes) -> Position:
         with self._lock:
-            if self._reserve.trouble is None:
+            if self._overflow.trouble is None:
                 try:
                     end = self._writer.append(payload, closing)
                 except JournalError as error:
-                    self._reserve.begin(str(error))
+                    self._overflow.begin(str(error))
                 else:
                     self._pulse.nudge()
                     return end
             self._pulse.nudge()
-            return self._reserve.hold(payload, closing)
+            return self._overflow.hold(payload, closing)
 
     def wait(self, position: Position, timeout: float) -> bool:
         """Have all up to the position on the disk; return whether it is within `timeout` seconds.
@@ -171,7 +171,7 @@ class Journal:
         with self._syncing:
             with self._lock:
                 unsynced = self._writer.take_unsynced()
-                end, written = self._writer.end, self._reserve.written
+                end, written = self._writer.end, self._overflow.written
             errors = unsynced.sync()
             gone = unsynced.segment is not None and self._is_deleted(unsynced.segment)
             if end is not None:
@@ -192,8 +192,8 @@ class Journal:
             _log.error("the journal's thread is still syncing; its segments stay as they are")
             return
         with self._syncing, self._lock:
-            self._give_up_reserve()
-            end, written = self._writer.end, self._reserve.written
+            self._give_up_overflow()
+            end, written = self._writer.end, self._overflow.written
             is_settled = self._settled is not None and self._settled == (self._writer.estate, end)
             left = self._writer.leave()
         errors = left.leave(self.sealing, remove=is_settled)
@@ -202,15 +202,15 @@ class Journal:
         for error in errors:
             _log.error("%r: a segment was not closed well: %s", self, error.strerror)
 
-    def _give_up_reserve(self) -> None:
+    def _give_up_overflow(self) -> None:
         """Write what waits in memory, this last time."""
         with contextlib.suppress(JournalError):
             while self._write_first():
                 pass
-        if self._reserve:
-            _log.error("%r: %d events were in memory alone, and are lost", self, len(self._reserve))
-            self._reserve.give_up()
-        if told := self._reserve.end():
+        if self._overflow:
+            _log.error("%r: %d events were in memory alone, and are lost", self, len(self._overflow))
+            self._overflow.give_up()
+        if told := self._overflow.end():
             _log.warning(told)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
@@ -255,7 +255,7 @@ class Journal:
     def _beat(self) -> float | None:
         """Sync, and see to what comes after; return the seconds to the next attempt where one is due."""
         self._space.look()
-        takes = self._write_reserve()
+        takes = self._write_overflow()
         try:
             self.sync()
         except JournalError as error:
@@ -264,18 +264,18 @@ class Journal:
         if takes:
             self._end_trouble()
         self._prepare_spare()
-        if complaint := self._reserve.complaint():
+        if complaint := self._overflow.complaint():
             _log.error(complaint)
         for listener in self._listeners:
             listener()
-        return None if self._reserve.trouble is None else self._pause
+        return None if self._overflow.trouble is None else self._pause
 
-    def _write_reserve(self) -> bool:
+    def _write_overflow(self) -> bool:
         """Write what waits in memory; return whether the disk takes all, and there is room for more."""
         if self._space.is_pressed:
             with self._lock:
-                self._reserve.begin(str(self._space))
-        if self._reserve.trouble is None or self._clock() < self._retry_at:
+                self._overflow.begin(str(self._space))
+        if self._overflow.trouble is None or self._clock() < self._retry_at:
             return False
         try:
             wrote = True
@@ -290,23 +290,23 @@ class Journal:
 
     def _write_first(self) -> bool:
         """Write what has waited longest in memory; return whether there was anything."""
-        first = self._reserve.first()
+        first = self._overflow.first()
         if first is not None:
             self._writer.append(*first)
-            self._reserve.wrote_first()
+            self._overflow.wrote_first()
         return first is not None
 
     def _failed(self, error: JournalError) -> None:
         with self._lock:
-            self._reserve.begin(str(error))
+            self._overflow.begin(str(error))
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         self._retry_at = self._clock() + self._pause
 
     def _end_trouble(self) -> None:
         with self._lock:
-            if self._reserve:  # more came meanwhile
+            if self._overflow:  # more came meanwhile
                 return
-            told = self._reserve.end()
+            told = self._overflow.end()
             self._pause = _FIRST_PAUSE
         if told:
             _log.warning(told)

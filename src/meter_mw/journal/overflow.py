@@ -24,7 +24,7 @@ class JournalFull(JournalError):
     """The disk takes no event and memory holds no more: this one is counted as lost, and said with others."""
 
 
-class Reserve:
+class Overflow:
     """Up to `size` bytes of events and closings, and the trouble that has them wait here.
 
     Used under the lock of its journal.
