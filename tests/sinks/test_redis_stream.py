@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -276,3 +277,16 @@ def test_all_arrives_through_an_outage(
         recorded = through_an_outage(tmp_path, {"redis_stream": proxy.url}, {}, fail, recover)
     key = itemgetter("id")
     assert sorted(entries(client), key=key) == sorted(recorded, key=key)
+
+
+def test_a_child_has_a_connection_of_its_own(sink: RedisStreamSink, client: redis.Redis) -> None:
+    """Two processes on one connection would read each other's answers."""
+    sink.send([event(1)])
+    before = len(client.client_list())
+    child = os.fork()
+    if child == 0:
+        sink.send([event(2)])
+        os._exit(len(client.client_list()) - before)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) >= 1
+    assert list(sink.send([event(3)])) == [Delivered()]
+    assert sink._line.openings == 1

@@ -335,27 +335,44 @@ def test_what_may_be_at_the_destination_is_not_resent_when_its_id_is_forgotten(s
     assert scene.is_empty()
 
 
-def test_an_acknowledgement_that_is_lost_is_made_up_for(scene: Scene) -> None:
-    """The sink has them and the server was gone: nothing new is handed out before it knows."""
-    sink = MemorySink(max_batch=10)
-    with FaultProxy(scene.server.port) as proxy:
-        daemon = scene.daemon(sink, url=proxy.url)
+def test_what_one_sink_has_in_hand_stays_for_it(scene: Scene) -> None:
+    """Another that has it already deletes nothing of it."""
+    quick, slow = MemorySink("quick"), MemorySink("slow")
+    daemon = scene.daemon(quick, slow)
+    scene.add(range(10))
+    consignment = daemon.supplies["slow"].take(10)
+    assert consignment is not None
+    daemon.couriers[0].step()
+    assert len(quick.accepted) == 10
+    assert scene.client.xlen(scene.stream) == 10
+    consignment.items = consignment.items[3:]
+    daemon.supplies["slow"].keep(consignment)
+    assert scene.client.xlen(scene.stream) == 7
+    consignment.items = []
+    daemon.supplies["slow"].keep(consignment)
+    assert scene.is_empty()
+
+
+def test_an_acknowledgement_that_could_not_be_made_is_made_up_for(tmp_path: Path) -> None:
+    """The sink has them and the server was gone: nothing is handed out before the server knows."""
+    with RedisServer("appendonly yes", "appendfsync always") as server:
+        scene = Scene(server, tmp_path)
+        sink = MemorySink(max_batch=10)
+        daemon = scene.daemon(sink)
         scene.add(range(20))
-        consignment = daemon.supplies["memory"].take(10)
+        supply = daemon.supplies["memory"]
+        consignment = supply.take(10)
         assert consignment is not None
-        proxy.cut_replies = 10**9
-        proxy.cut_all()
+        server.kill()
         consignment.items = []
         with pytest.raises(OSError, match="redis at"):
-            daemon.supplies["memory"].keep(consignment)
-        assert daemon.supplies["memory"].take(10) is None
-        proxy.cut_replies = 0
+            supply.keep(consignment)
+        assert supply.take(10) is None
+        server.start()
         daemon.run()
         assert ids(sink.accepted) == expected(range(10, 20))
         assert scene.is_empty()
-        daemon.stock.release()
-        daemon.supplies["memory"]._line.close()
-        scene.daemons.clear()
+        scene.close()
 
 
 @pytest.mark.parametrize("reply", ["TAKE", "KEEP"])
@@ -389,6 +406,7 @@ def test_a_server_that_lost_everything(tmp_path: Path) -> None:
     with RedisServer() as server:
         scene = Scene(server, tmp_path)
         sink = MemorySink(max_batch=10)
+        sink.horizon = 1e9
         sink.answer = always(Retry())
         daemon = scene.daemon(sink)
         scene.add(range(10))

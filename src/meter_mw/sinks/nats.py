@@ -11,32 +11,33 @@ import contextlib
 import logging
 import os
 import re
-import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+import msgspec
 import nats.errors
 from nats.aio.client import Client
-from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
-from nats.js.errors import Error as JetStreamError
+from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from meter_mw.sinks.base import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
 from meter_mw.sinks.envelope import STRUCTURED, Envelope
 from meter_mw.sinks.kinds import TIMEOUT, Form, Option, Service, Settings, SinkKind
+from meter_mw.sinks.private_loop import PrivateLoop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
-    from concurrent.futures import Future
+
+    from nats.aio.msg import Msg
 
 _log = logging.getLogger("meter_mw.sinks")
 
 _WINDOW = 120.0
 """The `duplicate_window` of a stream that says nothing else, in seconds."""
 
-_GIVEN_UP = Unknown("nats: the connection was closed before the answer")
 _MARGIN = 1.0
 _PATIENCE = 2.0
 _TOO_LARGE = 10054
+_NOBODY = "503"
 _SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 _SCHEMES = ("nats", "tls")
 # What a header value may hold as it is.
@@ -44,36 +45,17 @@ _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 _DOOR = ("authorization violation", "authentication", "permissions violation", "user authentication expired")
 
 
-class _Loop:
-    """An event loop in a thread of its own, for callers that block."""
+class _Error(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="meter-mw-nats-loop", daemon=True)
-        self._thread.start()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        left = asyncio.all_tasks(self._loop)
-        for task in left:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        self._loop.close()
+class _PubAck(msgspec.Struct):
+    error: _Error | None = None
+    duplicate: bool = False
 
-    def result(self, work: Coroutine[Any, Any, Any], timeout: float) -> Any:
-        """Have work done; raises `TimeoutError` when it takes longer, and cancels it."""
-        future: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result(timeout)
-        except TimeoutError:
-            future.cancel()
-            raise
 
-    def stop(self) -> None:
-        """End the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_MARGIN)
+_decoder = msgspec.json.Decoder(_PubAck)
 
 
 class NatsSink:
@@ -109,9 +91,10 @@ class NatsSink:
         self.horizon: float | None = _WINDOW
         self._place = ",".join(urlsplit(each).netloc.rpartition("@")[2] for each in self._servers)
         self.name = name or f"nats:{self._place}/{subject}"
-        self._loop: _Loop | None = None
+        self._loop: PrivateLoop | None = None
         self._client: Client | None = None
-        self._publishing: list[asyncio.Task[tuple[Outcome, str]]] = []
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._inbox = ""
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -154,7 +137,7 @@ class NatsSink:
         if self._client is not None and not self._client.is_connected:
             self.close()
         if self._client is None:
-            self._loop = self._loop or _Loop()
+            self._loop = self._loop or PrivateLoop()
             self._client = self._in_loop(self._connect(), self._timeout)
         return self._client
 
@@ -178,6 +161,8 @@ class NatsSink:
                 closed_cb=self._give_up,
                 **self._login,  # type: ignore[arg-type]  # texts, each for a parameter of that type
             )
+            self._inbox = client.new_inbox()
+            await client.subscribe(f"{self._inbox}.*", cb=self._hear)
             self.horizon = await self._window(client)
         except BaseException:
             await _shut(client)
@@ -185,7 +170,7 @@ class NatsSink:
         return client
 
     async def _window(self, client: Client) -> float:
-        """Read for how long the stream knows ids; this also opens the inbox that answers come to."""
+        """Read for how long the stream knows ids."""
         jetstream = client.jetstream(timeout=min(self._timeout, _PATIENCE))
         try:
             stream = await jetstream.find_stream_name_by_subject(self._subject)
@@ -202,42 +187,58 @@ class NatsSink:
         return float(found) or _WINDOW
 
     async def _publish_all(self, client: Client, batch: Sequence[bytes]) -> list[Outcome]:
-        self._publishing = [asyncio.create_task(self._publish(client, payload)) for payload in batch]
-        answers = await asyncio.gather(*self._publishing, return_exceptions=True)
-        outcomes = [each if isinstance(each, tuple) else (_GIVEN_UP, "") for each in answers]
-        troubles = [text for _, text in outcomes if text]
-        if troubles:
-            _log.error("%r: %s; events wait", self, troubles[0])
-        return [outcome for outcome, _ in outcomes]
+        """Publish all before the first answer is waited for."""
+        self._waiting = {}
+        asked = [await self._publish(client, number, payload) for number, payload in enumerate(batch)]
+        if self._waiting:
+            await asyncio.wait(list(self._waiting.values()), timeout=self._timeout)
+        answers = [self._answer(each) if isinstance(each, asyncio.Future) else (each, "") for each in asked]
+        trouble = next((text for _, text in answers if text), None)
+        if trouble:
+            _log.error("%r: %s; events wait", self, trouble)
+        return [outcome for outcome, _ in answers]
+
+    async def _publish(self, client: Client, number: int, payload: bytes) -> asyncio.Future[Msg] | Outcome:
+        envelope = Envelope.of(payload)
+        if envelope is None:
+            return Permanent("is no CloudEvent")
+        headers = {"Nats-Msg-Id": quote(envelope.id, safe=_SAFE), "Content-Type": STRUCTURED}
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting[str(number)] = answer
+        try:
+            await client.publish(self._subject, payload, reply=f"{self._inbox}.{number}", headers=headers)
+        except nats.errors.MaxPayloadError:
+            del self._waiting[str(number)]
+            return Permanent(f"nats: {len(payload)} bytes are more than the server takes")
+        except (nats.errors.Error, OSError):
+            answer.cancel()
+        return answer
+
+    async def _hear(self, message: Msg) -> None:
+        answer = self._waiting.get(message.subject.rpartition(".")[2])
+        if answer is not None and not answer.done():
+            answer.set_result(message)
 
     async def _give_up(self) -> None:
         """Wait no longer for answers on a connection that is closed."""
-        for task in self._publishing:
-            task.cancel()
+        for answer in self._waiting.values():
+            answer.cancel()
 
-    async def _publish(self, client: Client, payload: bytes) -> tuple[Outcome, str]:
-        """Publish one event; give its outcome, and what an operator has to mend, if anything."""
-        envelope = Envelope.of(payload)
-        if envelope is None:
-            return Permanent("is no CloudEvent"), ""
-        headers = {"Nats-Msg-Id": quote(envelope.id, safe=_SAFE), "Content-Type": STRUCTURED}
-        try:
-            answer = await client.jetstream().publish(
-                self._subject, payload, timeout=self._timeout, headers=headers
-            )
-        except nats.errors.MaxPayloadError:
-            return Permanent(f"nats: {len(payload)} bytes are more than the server takes"), ""
-        except NoStreamResponseError:
+    def _answer(self, answer: asyncio.Future[Msg]) -> tuple[Outcome, str]:
+        """Give the outcome of an event, and what an operator has to mend, if anything."""
+        if not answer.done() or answer.cancelled():
+            return Unknown(f"nats at {self._place}: no answer"), ""
+        message = answer.result()
+        if (message.headers or {}).get("Status") == _NOBODY:
             return Retry(reason=f"nats: no stream listens on {self._subject}"), _no_stream(self._subject)
-        except APIError as refusal:
-            return self._refused(refusal)
-        except (nats.errors.Error, JetStreamError, OSError, TimeoutError, asyncio.CancelledError) as failure:
-            return Unknown(f"nats at {self._place}: no answer: {type(failure).__name__}"), ""
-        return (Duplicate() if answer.duplicate else Delivered()), ""
-
-    def _refused(self, refusal: APIError) -> tuple[Outcome, str]:
-        text = f"nats refused: {refusal.err_code} {refusal.description!s:.200}"
-        if refusal.err_code == _TOO_LARGE:
+        try:
+            ack = _decoder.decode(message.data)
+        except msgspec.MsgspecError:
+            return Unknown(f"nats at {self._place}: an answer that cannot be read"), ""
+        if ack.error is None:
+            return (Duplicate() if ack.duplicate else Delivered()), ""
+        text = f"nats refused: {ack.error.err_code} {ack.error.description:.200}"
+        if ack.error.err_code == _TOO_LARGE:
             return Permanent(text), ""
         return Retry(reason=text), text
 

@@ -164,8 +164,9 @@ class StreamSupply:
 
     def _settle(self, consignment: Consignment, placed: _Placed) -> None:
         """Bring Redis up to date on a consignment, and learn whether it is still ours."""
-        held = set() if placed.lost else set(consignment.items)
-        done = [entry for item, entry in placed.entries.items() if item not in set(consignment.items)]
+        failed = set(consignment.items)
+        held = set() if placed.lost else failed
+        done = [entry for item, entry in placed.entries.items() if item not in failed]
         left = {entry: item.sent for item, entry in placed.entries.items() if item in held}
         if not placed.loose:
             answer = self._note(Record(placed.note, left), done)
