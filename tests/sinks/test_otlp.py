@@ -73,7 +73,7 @@ def test_a_batch_is_delta_sums(collector: Collector) -> None:
         usage(1, route="read", plan="pro", response_bytes=5),
         usage(2, route="read", plan="pro", response_bytes=2**45),
         usage(3, route="write", tokens=7, requests=0),
-        usage(4, kind="meter_mw.adjustment.v1", requests=-5),
+        usage(4, kind="meter_mw.adjustment.v1", requests=-5, tokens=1),
         usage(5, kind="meter_mw.threshold.v1", tokens=9),
         b"{",
     ]

@@ -52,7 +52,7 @@ def test_counters_grow_with_what_comes(port: int, sink: PrometheusSink) -> None:
         usage(1, status=200, response_bytes=5),
         usage(2, status=200, response_bytes=2**40),
         usage(3, route="w", tokens=7, requests=0),
-        usage(4, kind="meter_mw.adjustment.v1", requests=-1),
+        usage(4, kind="meter_mw.adjustment.v1", requests=-1, tokens=1),
         usage(5, kind="meter_mw.threshold.v1", requests=3),
     ]
     assert list(sink.send(batch)) == [Delivered()] * 5

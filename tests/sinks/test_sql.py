@@ -244,13 +244,25 @@ def test_writers_in_several_processes(ledger: Ledger) -> None:
         assert [failed for _, failed in found] == [0] * 4
 
 
-def _send_until_taken(address: str, events: Sequence[bytes], seed: int) -> tuple[int, int]:
+def test_writers_that_share_roll_ups(postgres_server: PostgresServer) -> None:
+    """Writers with events of their own, in the same hours, wait for each other and lock nobody out."""
+    ledger = PostgresLedger(postgres_server)
+    batches = [
+        [usage(f"{writer}-{number}", route=f"r{number:03}") for number in range(400)] for writer in range(4)
+    ]
+    with ProcessPoolExecutor(4, get_context("fork")) as pool:
+        found = list(pool.map(_send_until_taken, [ledger.address] * 4, batches, range(4), [200] * 4))
+    assert found == [(400, 0)] * 4
+    assert rolled_up(ledger) == {("acme", "requests"): 1600}
+
+
+def _send_until_taken(address: str, events: Sequence[bytes], seed: int, size: int = 60) -> tuple[int, int]:
     """Send everything in an order of its own; return how many events were new, and how many tries failed."""
     sink = SqlSink(address, SOURCE, timeout=20)
     order = random.Random(seed).sample(events, len(events))
     new = failed = 0
-    for start in range(0, len(order), 60):
-        waiting = order[start : start + 60]
+    for start in range(0, len(order), size):
+        waiting = order[start : start + size]
         while waiting:
             outcomes = sink.send(waiting)
             new += outcomes.count(Delivered())

@@ -6,7 +6,6 @@ Rule 1: rows are written in the order of their keys, so that two writers wait fo
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import MetaData, bindparam, insert, select
@@ -28,14 +27,13 @@ _MOST_ASKED = 900
 """Parameters in one statement; older builds of SQLite take 999."""
 
 
-def write(connection: Connection, records: Iterable[Record]) -> set[str]:
+def write(connection: Connection, records: Sequence[Record]) -> set[str]:
     """Write records with ids of their own, and return the ids of those that were not there.
 
     The caller's transaction begins here, and is to be committed there.
     """
-    ordered = sorted(records, key=attrgetter("id"))
-    ids = _DIALECTS[connection.dialect.name](connection, ordered)
-    new = [record for record in ordered if record.id in ids]
+    ids = _DIALECTS[connection.dialect.name](connection, records)
+    new = [record for record in records if record.id in ids]
     further = [row for record in new for row in record.further()]
     if further:
         connection.execute(insert(quantities), further)
