@@ -21,8 +21,7 @@ from meter_mw.journal import HELD, JournalError, Position
 from meter_mw.journal.claims import claim
 from meter_mw.journal.parked import park
 from meter_mw.recovery.register import Marks, Register
-from meter_mw.stores.kept import pack
-from meter_mw.stores.port import Cancel
+from meter_mw.stores.kept import pack, pack_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from meter_mw.model import RequestId
     from meter_mw.stores.access import Stores
     from meter_mw.stores.kept import Kept
-    from meter_mw.stores.port import Admit, Closing
+    from meter_mw.stores.port import Admit, Cancel, Closing
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ class Trail:
         if not (self._keeps or self.bills):
             return
         now_us = self._clock()
-        packed = pack(Cancel(command.rid, command.tag, command.charges), now_us, now_us)
+        packed = pack_cancel(command.rid, command.tag, command.charges, now_us, now_us)
         register = self._register or self.ready()
         if packed and register is not None:
             register.open(command.rid, packed)

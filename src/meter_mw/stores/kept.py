@@ -9,7 +9,7 @@ lost it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meter_mw.stores.port import Closing
+
+_Packed: TypeAlias = tuple[object, ...]
 
 _VERSION = 1
 _SETTLE, _CANCEL = 0, 1
@@ -44,22 +46,34 @@ class Kept:
 
 def pack(closing: Closing, made_us: int, admitted_us: int) -> bytes:
     """Give a closing as it is kept; nothing where it is about rates alone."""
-    bookings: list[tuple[object, ...]] = []
-    for booking in closing.bookings:
-        charge, quota, window = booking.charge, booking.charge.quota, booking.window_us
-        if isinstance(quota, Cap):
-            until = closing_of(charge.windows or NO_WINDOWS, window)
-            included = quota.included if quota.bills else _NOTHING_INCLUDED
-            bookings.append(
-                (charge.id, charge.holder, charge.held, booking.actual, window, until, included, quota.warn)
-            )
-        elif isinstance(quota, Slots):
-            bookings.append((charge.id, charge.holder))
-    if not bookings:
+    if isinstance(closing, Cancel):
+        return pack_cancel(closing.rid, closing.tag, closing.charges, made_us, admitted_us)
+    bookings = [_packed(each.charge, each.actual, each.window_us) for each in closing.bookings]
+    return _joined(_SETTLE, closing.rid, closing.tag, bookings, (made_us, admitted_us))
+
+
+def pack_cancel(rid: RequestId, tag: str, charges: Sequence[Charge], made_us: int, admitted_us: int) -> bytes:
+    """Give the cancellation of these charges as it is kept; nothing where they are of rates alone."""
+    bookings = [_packed(each, 0, 0) for each in charges]
+    return _joined(_CANCEL, rid, tag, bookings, (made_us, admitted_us))
+
+
+def _joined(
+    verb: int, rid: RequestId, tag: str, bookings: list[_Packed | None], times_us: tuple[int, int]
+) -> bytes:
+    kept = [each for each in bookings if each is not None]
+    if not kept:
         return b""
-    verb = _CANCEL if isinstance(closing, Cancel) else _SETTLE
-    rid = bytes.fromhex(closing.rid.replace("-", ""))
-    return _encoder.encode((_VERSION, verb, rid, closing.tag, made_us, admitted_us, bookings))
+    return _encoder.encode((_VERSION, verb, bytes.fromhex(rid.replace("-", "")), tag, *times_us, kept))
+
+
+def _packed(charge: Charge, actual: int, window_us: int) -> _Packed | None:
+    quota = charge.quota
+    if isinstance(quota, Cap):
+        until = closing_of(charge.windows or NO_WINDOWS, window_us) if window_us else 0
+        included = quota.included if quota.bills else _NOTHING_INCLUDED
+        return (charge.id, charge.holder, charge.held, actual, window_us, until, included, quota.warn)
+    return (charge.id, charge.holder) if isinstance(quota, Slots) else None
 
 
 def unpack(packed: bytes) -> Kept:

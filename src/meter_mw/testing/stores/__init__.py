@@ -15,6 +15,7 @@ from meter_mw.testing.stores.holds import HoldLaws
 from meter_mw.testing.stores.marks import MarkLaws
 from meter_mw.testing.stores.moments import MomentLaws
 from meter_mw.testing.stores.repeats import RepeatLaws
+from meter_mw.testing.stores.replays import ReplayLaws
 from meter_mw.testing.stores.slots import SlotLaws
 from meter_mw.testing.stores.topups import TopUpLaws
 
@@ -31,5 +32,6 @@ class StoreConformance(
     HolderLaws,
     DenialLaws,
     MarkLaws,
+    ReplayLaws,
 ):
     """Every law of a store. Say in `make_store` how to open one that decides by `clock`."""
