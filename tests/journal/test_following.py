@@ -305,3 +305,26 @@ def test_how_far_behind(daemon: Daemon) -> None:
     assert supply.backlog().events == 315
     daemon.run()
     assert supply.backlog().events == 0
+
+
+def test_a_segment_that_is_delivered_while_it_is_synced_is_not_missed(
+    journal: Journal, place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Written to its end, forwarded and deleted in the middle of a sync: nothing was lost, all is well."""
+    journal.append(event(0))
+    (estate,) = estate_paths(place)
+    real = os.fdatasync
+
+    def meanwhile(fd: int) -> None:
+        real(fd)
+        monkeypatch.setattr(os, "fdatasync", real)
+        while not segment_path(estate, 2).exists():
+            journal.append(event(1, 9000))
+        segment_path(estate, 1).unlink()
+
+    monkeypatch.setattr(os, "fdatasync", meanwhile)
+    journal.sync()
+    end = journal.append(event(2))
+    assert journal.wait(end, 30)
+    assert estate_paths(place) == [estate]
+    assert "deleted" not in caplog.text

@@ -312,13 +312,17 @@ class Journal:
             _log.warning(told)
 
     def _is_deleted(self, segment: Segment) -> bool:
-        """Have the next append begin anew where someone deleted the files that are being written."""
+        """Have the next append begin anew where someone deleted the files that are being written.
+
+        A segment that was written to its end meanwhile may be gone because every sink has it.
+        """
         if os.fstat(segment.fd).st_nlink:
             return False
-        _log.error("%r: the journal was deleted while in use, with what it held", self)
         with self._lock:
-            self._writer.abandon(segment)
-        return True
+            is_deleted = self._writer.abandon(segment)
+        if is_deleted:
+            _log.error("%r: the journal was deleted while in use, with what it held", self)
+        return is_deleted
 
     def _prepare_spare(self) -> None:
         with self._lock:

@@ -102,14 +102,16 @@ class Writer:
         else:
             os.close(fd)
 
-    def abandon(self, segment: Segment) -> None:
-        """Begin anew where someone deleted the files that are being written."""
-        if self._segment is segment and self.estate is not None:
-            self.estate.release()
-            self._close_spare()
-            retired = [*self._retired, segment]
-            self._drop()
-            self._retired = retired
+    def abandon(self, segment: Segment) -> bool:
+        """Begin anew where someone deleted the files that are being written; return whether they are."""
+        if self._segment is not segment or self.estate is None:
+            return False
+        self.estate.release()
+        self._close_spare()
+        retired = [*self._retired, segment]
+        self._drop()
+        self._retired = retired
+        return True
 
     def disown(self) -> None:
         """Drop, in a child, what belongs to the parent."""
