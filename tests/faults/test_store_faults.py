@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.admission import Answer
-from meter_mw.journal import Entry, read_journal
+from meter_mw.journal import Entry, read_journal, read_parked
 from meter_mw.meter import Meter
 from meter_mw.model import Count
 from meter_mw.policy.loader import load as load_policy
 from meter_mw.policy.policy import Recovery
+from meter_mw.policy.terms import Failure
 from support.policies import EGRESS, SECRET, cap, key_of, policy, request, sink
 from support.servers import free_port
 
@@ -222,6 +223,57 @@ def test_7_8_an_older_copy(
     third = site.open()
     serve(third, "c")
     until(lambda: agrees(site, meters[0], KEYS), "counters as they were")
+
+
+def test_an_outage_that_memory_cannot_hold(
+    open_site: Callable[..., Site], start_redis: Callable[..., RedisServer]
+) -> None:
+    """What is served while the store is away, and is too much for memory, is sent from the journal."""
+    server = start_redis(*AOF)
+    site = open_site(server)
+    opened = {
+        name: replace(
+            each, limits=tuple(replace(limit, on_store_failure=Failure.OPEN) for limit in each.limits)
+        )
+        for name, each in site.policy.plans.items()
+    }
+    site.policy = replace(site.policy, plans=opened)
+    meter = site.open()
+    for key in KEYS:
+        serve(meter, key)
+    assert meter.flush()
+    meter._settler._most_waiting = 5  # type: ignore[union-attr]  # 200,000 take too long
+    server.kill()
+    assert [serve(meter, KEYS[number % 3]) for number in range(40)] == [Answer.ALLOWED] * 40
+    assert meter._settler.waiting <= 6  # type: ignore[union-attr]
+    server.start()
+    until(lambda: agrees(site, meter, KEYS), "counters as the events say")
+
+
+def test_18_a_foreign_key(
+    open_site: Callable[..., Site], start_redis: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    """Where something else lies in a key of ours its closings are put aside with a reason, and no others."""
+    server = start_redis()
+    site = open_site(server)
+    meter = site.open()
+    exchange = meter.exchange(meter.admit(request(key="a")), "GET")
+    client = server.client()
+    (name,) = [
+        each for each in client.keys("mw:*") if client.type(each) == b"string" and b"canary" not in each
+    ]
+    client.delete(name)
+    client.rpush(name, "somebody else's")
+    exchange.begin(200, None)
+    meter.conclude(exchange)
+    for _ in range(10):
+        assert serve(meter, "b") is Answer.ALLOWED
+    assert meter.flush()
+    until(lambda: agrees(site, meter, ["b"]), "the others' counters")
+    until(lambda: bool(list(read_parked(site.journal))), "the closing is parked")
+    (parked,) = read_parked(site.journal)
+    assert parked.sink == "store"
+    assert "WRONGTYPE" in parked.reason
 
 
 def test_caps_while_counts_are_brought_back(
