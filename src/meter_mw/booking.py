@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meter_mw.admission import Admission
+    from meter_mw.exchange import Exchange
     from meter_mw.journal import Forwarder, Journal, Position
     from meter_mw.model import Receipt, UsageEvent
     from meter_mw.policy.policy import Policy
@@ -166,6 +167,10 @@ class Books:
             return await asyncio.wait_for(told, DISK_PATIENCE_S)
         except TimeoutError:
             return False
+
+    def glance(self, exchange: Exchange) -> None:
+        """Note how much of an exchange has passed, for whoever has to bill it if this process is killed."""
+        self._trail.passed_so_far(*exchange.so_far())
 
     def tell(self, admission: Admission) -> None:
         """Record the thresholds that an admission has reached."""

@@ -299,6 +299,12 @@ class Exchange:
                 setattr(self, names.room, units)
             return replace(room, units=units, passes=passes)
 
+    def so_far(self) -> tuple[RequestId, int, int]:
+        """Give the rid of the part that goes on, and the bytes that have passed in it, in and out."""
+        with self._lock:
+            received, sent, _, _ = self._told
+            return self.admission.rid, self.request_bytes - received, self.response_bytes - sent
+
     def part(self, now_us: int, following: Admission) -> tuple[Admission, Receipt] | None:
         """Close a part of the count and go on under `following`; `None` when all has ended."""
         with self._lock:

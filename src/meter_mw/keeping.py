@@ -27,11 +27,20 @@ _LOOKS = 4
 
 
 class Keeper:
-    """Knows the exchanges that are on their way, and has each recorded in parts of `checkpoint_us`."""
+    """Knows the exchanges that are on their way, and has each recorded in parts of `checkpoint_us`.
 
-    def __init__(self, checkpoint_us: int, turn: Callable[[Exchange], None]) -> None:
+    `glance`, where it is given, is called for each exchange at each look.
+    """
+
+    def __init__(
+        self,
+        checkpoint_us: int,
+        turn: Callable[[Exchange], None],
+        glance: Callable[[Exchange], None] | None = None,
+    ) -> None:
         self._checkpoint_us = checkpoint_us
         self._turn = weakref.WeakMethod(turn)
+        self._glance = None if glance is None else weakref.WeakMethod(glance)
         self.forget()
         forks.register(self)
 
@@ -71,8 +80,11 @@ class Keeper:
     def look(self) -> None:
         """Close the part of every exchange whose time has come."""
         turn = self._turn()
+        glance = None if self._glance is None else self._glance()
         due_us = time.monotonic_ns() // 1_000 - self._checkpoint_us
         for exchange in list(self._exchanges):
+            if glance is not None:
+                glance(exchange)
             if turn is not None and exchange.part_us <= due_us:
                 try:
                     turn(exchange)

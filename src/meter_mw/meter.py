@@ -100,7 +100,9 @@ class Meter:
         self._books = Books(self.policy, stores, self._journal, self._forwarder, self._trail)
         self.gate = Gate(self.policy, self._driver, self._store)
         self._turner = Turner(self.policy, self._store, self._driver, self._books, self.gate)
-        self._keeper = Keeper(self.policy.checkpoint_us, self._turner.turn)
+        self._keeper = Keeper(
+            self.policy.checkpoint_us, self._turner.turn, self._books.glance if bills else None
+        )
         parts = (self._settler, self._recoverer, self._forwarder, self._journal, self._store)
         # Runs when this meter is collected, and at the latest when the interpreter exits.
         self._closing = weakref.finalize(self, _close, *parts, timeout=FLUSH_S)

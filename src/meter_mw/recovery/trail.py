@@ -147,6 +147,11 @@ class Trail:
                 register.open(rid, b"")
             register.serve(rid, facts)
 
+    def passed_so_far(self, rid: RequestId, request_bytes: int, response_bytes: int) -> None:
+        """Note how much of a request and its response has passed."""
+        if self._register is not None:
+            self._register.passed(rid, request_bytes, response_bytes)
+
     def leave(self, rid: RequestId) -> None:
         """Cross a request out: its end is in the journal, or it was charged nothing."""
         if self._register is not None:
