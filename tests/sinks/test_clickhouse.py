@@ -205,6 +205,22 @@ def test_a_table_that_is_not_there_is_said(
     assert len(server.posts) == 4
 
 
+def test_an_answer_of_somebody_else_is_waited_out(server: FakeClickhouse, sink: ClickhouseSink) -> None:
+    """A page in the place of rows, or a code that is none, is no exception."""
+    server.faults = [Said(200, b"<html>welcome"), None, Said(500, b"", {"X-ClickHouse-Exception-Code": "x"})]
+    outcomes = [sink.send([usage(1)])[0] for _ in range(3)]
+    assert [type(each) for each in outcomes] == [Retry, Retry, Delivered]
+
+
+def test_a_server_may_quote_its_sums(server: FakeClickhouse, sink: ClickhouseSink) -> None:
+    """64 bits are texts in the JSON of some versions."""
+    row = (
+        b'{"subject":"acme","requests":"7","request_bytes":"0","response_bytes":"0","quantities":{"t":"2"}}\n'
+    )
+    server.faults = [Said(200, row)]
+    assert sink.totals(["acme"], 0, NOON_US) == {("acme", "requests"): 7, ("acme", "t"): 2}
+
+
 def test_a_wrong_password_pauses(server: FakeClickhouse, caplog: pytest.LogCaptureFixture) -> None:
     """It is the operator's mistake: nothing is parked, and the log says so without the password."""
     sink = ClickhouseSink(server.url, SOURCE, user=USER, secret="canary-wrong")

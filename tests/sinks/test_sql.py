@@ -373,6 +373,7 @@ def test_an_answer_that_never_comes(postgres_server: PostgresServer) -> None:
         begin = time.monotonic()
         (outcome,) = sink.send([usage(2)])
         assert isinstance(outcome, Unknown)
+        assert outcome.reason.startswith("not done within the timeout: OperationalError")
         assert time.monotonic() - begin < 20
         proxy.swallow = False
         assert list(sink.send([usage(1), usage(2)])) == [Duplicate()] * 2

@@ -22,6 +22,7 @@ import psycopg
 from support.servers import free_port
 
 _PATIENCE = 30.0
+_PROGRAMS = Path("pginstall") / "bin"
 
 
 def _user() -> pwd.struct_passwd | None:
@@ -46,24 +47,29 @@ def _as_user() -> dict[str, int]:
 
 
 @functools.cache
-def _installation() -> Path:
-    """Give the folder of PostgreSQL; a copy where the server's user cannot reach the wheel (/root)."""
+def _binaries() -> Path:
+    """Give the folder of PostgreSQL's programs; a copy's where its user cannot reach the wheel (/root)."""
     spec = find_spec("pgserver")
     assert spec is not None
     assert spec.submodule_search_locations
-    installed = Path(spec.submodule_search_locations[0]) / "pginstall"
-    if _can_run(installed / "bin" / "postgres"):
-        return installed
-    copy = Path(tempfile.gettempdir()) / f"meter-postgres-{os.geteuid()}"
-    if not copy.exists():
-        half = Path(tempfile.mkdtemp(prefix="meter-postgres-"))
-        shutil.copytree(installed, half, dirs_exist_ok=True, symlinks=True)
-        half.chmod(0o755)
-        try:
-            half.rename(copy)
-        except OSError:  # another process of the suite was faster
-            shutil.rmtree(half)
-    return copy
+    wheel = Path(spec.submodule_search_locations[0])
+    if not _can_run(wheel / _PROGRAMS / "postgres"):
+        copy = Path(tempfile.gettempdir()) / f"meter-postgres-{os.geteuid()}"
+        if not copy.exists():
+            _copy(wheel, copy)
+        wheel = copy / wheel.name
+    return wheel / _PROGRAMS
+
+
+def _copy(wheel: Path, folder: Path) -> None:
+    half = Path(tempfile.mkdtemp(prefix="meter-postgres-"))
+    for each in (wheel, wheel.with_name("pgserver.libs")):  # programs look for libraries beside the wheel
+        shutil.copytree(each, half / each.name, symlinks=True)
+    half.chmod(0o755)
+    try:
+        half.rename(folder)
+    except OSError:  # another process of the suite was faster
+        shutil.rmtree(half)
 
 
 class PostgresServer:
@@ -83,7 +89,7 @@ class PostgresServer:
         self.start()
 
     def _command(self, name: str, *options: str) -> list[str]:
-        return [str(_installation() / "bin" / name), "-D", str(self._data), *options]
+        return [str(_binaries() / name), "-D", str(self._data), *options]
 
     def _run(self, name: str, *options: str) -> None:
         command = self._command(name, *options)

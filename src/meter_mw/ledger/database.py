@@ -77,6 +77,8 @@ class Database:
         self._pid = os.getpid()
         self._is_prepared = False
         self._driven: Any = None
+        self.was_cut_off = False
+        """Whether the last transaction took longer than the timeout."""
 
     @property
     def name(self) -> str:
@@ -148,8 +150,10 @@ class Database:
     @contextlib.contextmanager
     def _cut_off(self) -> Iterator[None]:
         """Hang up when the timeout is over; what waits for an answer fails then."""
+        self.was_cut_off = False
 
         def hang_up() -> None:
+            self.was_cut_off = self._driven is not None
             with contextlib.suppress(Exception):
                 twin = socket.socket(fileno=os.dup(self._driven.pgconn.socket))
                 with twin:

@@ -12,8 +12,10 @@ import logging
 import re
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode
+
+import msgspec
 
 from meter_mw.ledger.records import BUILT_IN, Record, Unreadable, read
 from meter_mw.sinks.answers import Answer
@@ -23,7 +25,7 @@ from meter_mw.sinks.poster import Poster
 from meter_mw.sinks.sifting import sift
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _log = logging.getLogger("meter_mw.sinks")
 
@@ -45,6 +47,21 @@ _MISFITS = frozenset(
 )
 _UNKNOWN_FIELD = "Unknown field"  # the one of code 117 that says nothing of the row
 _IN_DOUBT = frozenset({159, 209, 319})  # timeouts, and UNKNOWN_STATUS_OF_INSERT
+
+
+class _Column(msgspec.Struct):
+    name: str
+
+
+class _Sums(msgspec.Struct):
+    subject: str
+    requests: int
+    request_bytes: int
+    response_bytes: int
+    quantities: dict[str, int]
+
+
+_Document = TypeVar("_Document", _Column, _Sums)
 
 
 class ClickhouseSink:
@@ -101,10 +118,9 @@ class ClickhouseSink:
                 f" AND time < fromUnixTimestamp64Micro({end_us}, 'UTC')"
                 " GROUP BY subject FORMAT JSONEachRow"
             )
-            for row in self._ask(query):
-                units = {name: row[name] for name in BUILT_IN} | row["quantities"]
-                # 64 bits come as text from servers that quote them.
-                found |= {(row["subject"], name): int(each) for name, each in units.items() if int(each)}
+            for row in self._ask(_Sums, query):
+                units = {name: getattr(row, name) for name in BUILT_IN} | row.quantities
+                found |= {(row.subject, name): each for name, each in units.items() if each}
         return found
 
     def close(self) -> None:
@@ -116,9 +132,10 @@ class ClickhouseSink:
         if self._is_checked:
             return None
         try:
-            found = {row["name"] for row in self._ask(f"DESCRIBE TABLE {self._table} FORMAT JSONEachRow")}
+            columns = self._ask(_Column, f"DESCRIBE TABLE {self._table} FORMAT JSONEachRow")
         except ConnectionError as error:
             return Retry(reason=str(error))
+        found = {column.name for column in columns}
         missing = [name for name in COLUMNS if name not in found]
         if missing:
             reason = (
@@ -129,13 +146,17 @@ class ClickhouseSink:
         self._is_checked = True
         return None
 
-    def _ask(self, query: str) -> Iterator[dict[str, Any]]:
+    def _ask(self, kind: type[_Document], query: str) -> list[_Document]:
         """Give the rows of an answer. Raises `ConnectionError` with what the server said."""
         target = self._target({"wait_end_of_query": "1"})
         answer = self._poster.post(query.encode(), self._fields, target=target)
         if not isinstance(answer, Answer) or not answer.accepts:
             raise ConnectionError(f"{self.name}: {_reason(answer)}")
-        return (json.loads(line) for line in answer.body.splitlines())
+        try:
+            # Not strict, as 64 bits come as text from servers that quote them.
+            return msgspec.json.Decoder(kind, strict=False).decode_lines(answer.body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConnectionError(f"{self.name}: the answer cannot be read: {error!s:.200}") from None
 
     def _insert(self, records: Sequence[Record]) -> Answer | Retry | Unknown:
         parameters = {
@@ -196,7 +217,8 @@ def _literal(text: str) -> str:
 
 def _judge(answer: Answer, records: Sequence[Record]) -> Mapping[int, Outcome]:
     """Give what an answer says of each row; a misfit among several says nothing of any."""
-    code = int(answer.fields.get("x-clickhouse-exception-code", "0"))
+    told = answer.fields.get("x-clickhouse-exception-code", "")
+    code = int(told) if told.isdecimal() else 0
     said: Outcome
     if answer.accepts:
         said = Delivered()

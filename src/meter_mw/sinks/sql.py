@@ -120,6 +120,8 @@ class SqlSink:
     def _judge(self, error: Exception) -> tuple[Fault, str]:
         cause = error.__cause__ if isinstance(error, _InDoubt) else error
         fault, reason = fault_of(cause if isinstance(cause, Exception) else error)
+        if self._database.was_cut_off:
+            return Fault.PASSING, f"not done within the timeout: {reason}"
         if fault is Fault.OPERATOR:
             _log.error("%s: %s: see to the database, its tables and rights; events wait", self.name, reason)
         return fault, reason
