@@ -23,6 +23,8 @@ from meter_mw.journal.supply import Backlog
 from meter_mw.journal.unparking import is_in_doubt
 from meter_mw.meter import open_sinks
 from meter_mw.policy.loader import load
+from meter_mw.reconciling.report import Reconciliation
+from meter_mw.reconciling.rows import AGREES, IN_FLIGHT
 from meter_mw.sinks import Delivered, Duplicate, Outcome, Permanent, Retry
 from meter_mw.sinks.aggregate import Aggregate, folder_of
 from meter_mw.sinks.base import Totals
@@ -336,15 +338,27 @@ def test_from_the_app_to_stripe(tmp_path: Path, by: str) -> None:
     assert fake.taken == []
     fake.now = time.time() + 3600
     fake.retry_after = "0"
-    fake.faults = [None, "lost", 503, "500 kept", "cut", 429]
     policy = policy_of(fake, tmp_path / "journal", by=by, window="1 minute", lateness="1 s")
     policy["meters"] = {"tokens": {"count": "reported"}}
-    (aggregate,) = open_sinks(load(policy, ENVIRON))
+    rules = load(policy, ENVIRON)
+    (aggregate,) = open_sinks(rules)
+    now_us = int(time.time()) // 60 * MINUTE_US
+    window_us = (now_us - 5 * MINUTE_US, now_us + MINUTE_US)
+
+    def causes() -> set[str]:
+        return {row.cause for row in Reconciliation(rules, [aggregate], None).rows(window_us, now_us)}
+
+    assert causes() - {AGREES} == {IN_FLIGHT}
+    fake.faults = [None, "lost", 503, "500 kept", "cut", 429]
     convoy = convoy_of(aggregate, tmp_path, lambda: time.time() + 3600)
     convoy.start()
     assert convoy.flush(30)
     convoy.stop()
     assert convoy.ended(10)
+    fake.settle()
+    fake.faults = []
+    assert causes() == {AGREES}
+    aggregate.close()
     fake.close()
     expected: Counter[tuple[str, str]] = Counter()
     for each in recorded:

@@ -7,7 +7,6 @@ Rule 2: a record goes out as it was sealed, and in the batch in which it first w
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -60,8 +59,8 @@ class SealedSupply:
         try:
             if self._is_due() and self._holds():
                 consignment = self._take(most)
-        except (sqlite3.Error, OSError) as error:
-            _log.error("%s: no look for windows that are over: %s", self._windows.folder, error)
+        except OSError as error:
+            _log.error("%s: no look for windows that are over: %s", self._windows.folder, error.strerror)
         if consignment is None:
             with self._changed:
                 self._look_at = self._clock() + LOOK_EVERY
@@ -71,10 +70,7 @@ class SealedSupply:
     def keep(self, consignment: Consignment) -> None:
         """Write down which records of a consignment are in hand; raises `OSError`."""
         batch, numbers = self._in_hand[consignment]
-        try:
-            self._windows.keep(batch, {numbers[item]: item.sent for item in consignment.items})
-        except sqlite3.Error as error:
-            raise OSError(0, str(error), str(self._windows.folder)) from error
+        self._windows.keep(batch, {numbers[item]: item.sent for item in consignment.items})
         if not consignment.items:
             del self._in_hand[consignment]
 
@@ -82,7 +78,7 @@ class SealedSupply:
         """Count the records that wait."""
         try:
             records, oldest_us = self._windows.backlog()
-        except (sqlite3.Error, OSError):
+        except OSError:
             return Backlog()  # `take` says so
         return Backlog(records, None if oldest_us is None else oldest_us / 1_000_000)
 
@@ -128,7 +124,7 @@ class SealedSupply:
     def _is_done(self) -> bool:
         try:
             return self._elsewhere or not self._is_due()
-        except (sqlite3.Error, OSError):
+        except OSError:
             return False
 
     def _holds(self) -> bool:

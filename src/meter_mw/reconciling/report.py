@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from meter_mw.reconciling.counters import caller_of, counters
 from meter_mw.reconciling.rows import JOURNAL, Amount, Row, rows, silent
 from meter_mw.reconciling.sums import Adding
+from meter_mw.sinks.aggregate import Aggregate
 from meter_mw.sinks.base import Listing, Sink, Totals
 from meter_mw.stores.port import StoreUnavailable
 
@@ -100,7 +101,12 @@ class Reconciliation:
     def _sums(self, window_us: tuple[int, int]) -> Sums:
         policy = self.policy
         adding = Adding(policy.events.journal, policy.source, policy.quantities, window_us)
-        return adding.read([sink.name for sink in self.sinks])
+        sums = adding.read([sink.name for sink in self.sinks])
+        for sink in self.sinks:
+            if isinstance(sink, Aggregate):
+                waiting = sink.windows.waiting(*window_us)
+                sums.in_flight[sink.name].update({Amount(*each): units for each, units in waiting.items()})
+        return sums
 
     def _recorded(self, sums: Sums, window_us: tuple[int, int]) -> Mapping[Amount, int]:
         """Give what was recorded; raises `ConnectionError` where the ledger does not answer."""

@@ -15,6 +15,7 @@ from meter_mw.journal.reading import Entry, read_journal
 from meter_mw.journal.standings import Standing, StandingFile
 from meter_mw.model import ADJUSTMENT_EVENT, REQUEST_EVENT
 from meter_mw.reconciling.rows import Amount
+from meter_mw.sinks.windows.records import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,7 @@ class Adding:
             event = _decoder.decode(payload)
         except msgspec.DecodeError:
             return None
-        counts = event.type in (REQUEST_EVENT, ADJUSTMENT_EVENT) and event.source == self._source
+        counts = event.type in (REQUEST_EVENT, ADJUSTMENT_EVENT, RECORD) and event.source == self._source
         return event if counts else None
 
     def _add(self, event: _Event, under_way: Sequence[str], *, is_new: bool) -> None:

@@ -8,7 +8,6 @@ the way of all events: a courier brings them to the sink, from a supply of their
 from __future__ import annotations
 
 import re
-import sqlite3
 import time
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotation
 from hashlib import sha256
@@ -107,8 +106,8 @@ class Aggregate:
             return found
         try:
             added = self.windows.add(list(usages.values()), int(self._clock() * 1_000_000))
-        except (sqlite3.Error, OSError) as error:
-            added = [Retry(reason=f"{self.windows.folder}: {error}")] * len(usages)
+        except OSError as error:
+            added = [Retry(reason=f"{self.windows.folder}: {error.strerror}")] * len(usages)
         for place, outcome in zip(usages, added, strict=True):
             found[place] = outcome
         return found
@@ -153,7 +152,10 @@ class _AskedAggregate(Aggregate):
         """Give what the sink's destination has."""
         if not isinstance(self.sink, Totals):
             raise TypeError(f"{self.sink!r} has no totals")
-        return self.sink.totals(subjects, start_us, end_us)
+        try:
+            return self.sink.totals(subjects, start_us, end_us)
+        finally:
+            self.sink.close()
 
 
 def aggregated(sink: Sink, settings: Settings, service: Service, fields: Sequence[str]) -> Sink:

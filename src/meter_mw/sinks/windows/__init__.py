@@ -10,6 +10,7 @@ Rule 3: an id is forgotten with its window, `remember` after that was over; from
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from meter_mw.sinks.base import Delivered, Duplicate, Outcome, Permanent
@@ -35,8 +36,7 @@ class Windows:
 
     `source` is the CloudEvents source of the records. Windows are `length_us` long and begin at whole
     multiples of it since 1970, in UTC. One is sealed `lateness_us` after it is over, or after it was
-    opened late. Every method raises `sqlite3.Error` or `OSError` when the disk does not take it, and has
-    changed nothing then.
+    opened late. Every method raises `OSError` when the disk does not take it, and has changed nothing then.
     """
 
     def __init__(
@@ -133,6 +133,22 @@ class Windows:
                 return 0, None
             ((count, oldest),) = tables.execute("SELECT count(*), min(due_us) FROM waiting")
         return count, oldest
+
+    def waiting(self, start_us: int, end_us: int) -> dict[tuple[str, str], int]:
+        """Give what the sink does not surely have: units by subject and field.
+
+        Of windows that begin in [start, end).
+        """
+        found: Counter[tuple[str, str]] = Counter()
+        with self._database.reading() as tables:
+            if tables is not None:
+                rows = tables.execute(
+                    "SELECT subject, sums FROM windows WHERE NOT done AND start_us >= ? AND start_us < ?",
+                    (start_us, end_us),
+                )
+                for subject, sums in rows:
+                    found.update({(subject, field): units for field, units in json.loads(sums).items()})
+        return dict(found)
 
     def parts(self, record_id: str) -> list[str]:
         """Give the ids of the events that a record stands for, as long as they are remembered."""

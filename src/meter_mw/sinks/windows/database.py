@@ -6,6 +6,7 @@ Every use opens it anew: processes share it, and a fork inherits nothing of it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import sqlite3
@@ -48,7 +49,7 @@ CREATE INDEX parts_of_windows ON parts (window);
 class Database:
     """The database in `folder`, made when it is first written to.
 
-    What is raised is `sqlite3.Error` or `OSError`; nothing has changed then.
+    What is raised is `OSError`, with what SQLite said; nothing has changed then.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,8 +69,7 @@ class Database:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Open it for one transaction, which no other process shares."""
         if not self._path.exists():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            self._make()
         with self._opened() as tables:
             if not _version(tables):
                 tables.execute("PRAGMA journal_mode = WAL")
@@ -85,14 +85,27 @@ class Database:
                     tables.execute("ROLLBACK")
                 raise
 
+    def _make(self) -> None:
+        """Make the file, and have the name of its folder on the disk; SQLite sees to that of the file."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        fd = os.open(self.folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(
-            sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
-        ) as tables:
-            # A commit is on the disk when it returns, as the journal may delete the event then.
-            tables.execute("PRAGMA synchronous = FULL")
-            yield tables
+        try:
+            with contextlib.closing(
+                sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
+            ) as tables:
+                # A commit is on the disk when it returns, as the journal may delete the event then.
+                tables.execute("PRAGMA synchronous = FULL")
+                yield tables
+        except sqlite3.Error as error:
+            raise OSError(errno.EIO, str(error), str(self._path)) from error
 
 
 def _version(tables: sqlite3.Connection) -> int:
