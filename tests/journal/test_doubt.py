@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +24,6 @@ from .scenes import Scene, always, for_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 DAY = 86_400.0
 HOUR = 3600.0
@@ -284,6 +285,30 @@ def test_a_standing_is_kept(tmp_path: Path) -> None:
         loaded = StandingFile(tmp_path, name).load()
         assert loaded == Standing(Position(3, number), (spans,))
         assert loaded.cursor == Position(1, 5)
+
+
+def test_a_durable_standing_is_on_the_disk_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a destination that forgets ids: before anything is sent, the note would outlive a power cut."""
+    synced: list[str] = []
+    for name in ("fdatasync", "fsync"):
+        monkeypatch.setattr(
+            os, name, lambda fd, name=name: synced.append(f"{name} {Path(f'/proc/self/fd/{fd}').readlink()}")
+        )
+    file = StandingFile(tmp_path, "sink", durable=True)
+    for offset in range(3):
+        file.save(Standing(Position(1, offset)))
+    first, second = sorted(tmp_path.iterdir(), reverse=True)
+    assert synced == [
+        f"fdatasync {first}",
+        f"fsync {tmp_path}",
+        f"fdatasync {second}",
+        f"fsync {tmp_path}",
+        f"fdatasync {first}",
+    ]
+    StandingFile(tmp_path, "other").save(Standing())
+    assert len(synced) == 5
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 200, b"00000000 [1]\n", b"deadbeef"])

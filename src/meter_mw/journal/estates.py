@@ -84,7 +84,7 @@ class Estate:
     def sync(self) -> None:
         """Have the names of the segments on the disk, and the estate's own."""
         os.fsync(self._fd)
-        _sync_names(self.path.parent)
+        sync_names(self.path.parent)
 
     def release(self) -> None:
         """Leave the estate to whoever locks it next."""
@@ -103,10 +103,11 @@ def _make(directory: Path) -> None:
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for each in missing:
-        _sync_names(each.parent)
+        sync_names(each.parent)
 
 
-def _sync_names(directory: Path) -> None:
+def sync_names(directory: Path) -> None:
+    """Have the names in a directory on the disk; raises `OSError`."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -17,6 +17,7 @@ from enum import Enum
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from meter_mw.journal.estates import sync_names
 from meter_mw.sinks.file import append_lines
 
 if TYPE_CHECKING:
@@ -129,8 +130,11 @@ def parked_id(sink: str, payload: bytes) -> str:
 
 
 def _append(directory: Path, records: Iterable[Mapping[str, object]]) -> None:
-    lines = [json.dumps(record).encode() for record in records]
-    append_lines(parked_path(directory), lines, flags=os.O_NOFOLLOW)
+    path = parked_path(directory)
+    is_new = not path.exists()
+    append_lines(path, [json.dumps(record).encode() for record in records], flags=os.O_NOFOLLOW)
+    if is_new:
+        sync_names(directory)
 
 
 def _first(record: Mapping[str, str]) -> Parked:

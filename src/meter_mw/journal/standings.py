@@ -7,6 +7,7 @@ a write that is torn leaves the one before it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from zlib import crc32
 
 import msgspec
 
-from meter_mw.journal.estates import opened
+from meter_mw.journal.estates import opened, sync_names
 from meter_mw.journal.segments import Position
 
 if TYPE_CHECKING:
@@ -79,10 +80,13 @@ class StandingFile:
         text = _encode(self._serial, standing)
         fd = os.open(self._paths[self._serial % 2], _WRITE, 0o600)
         try:
+            is_new = self._durable and not os.fstat(fd).st_size
             if os.pwrite(fd, text, 0) != len(text):
-                raise OSError(0, "no room for all of it", str(self._paths[0]))
+                raise OSError(errno.ENOSPC, "no room for all of it", str(self._paths[0]))
             if self._durable:
                 os.fdatasync(fd)
+            if is_new:
+                sync_names(self._paths[0].parent)
         finally:
             os.close(fd)
 
