@@ -328,3 +328,17 @@ def test_a_segment_that_is_delivered_while_it_is_synced_is_not_missed(
     assert journal.wait(end, 30)
     assert estate_paths(place) == [estate]
     assert "deleted" not in caplog.text
+
+
+def test_a_segment_that_is_cut_while_it_is_counted(writing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its writer may finish it at any moment: what it held counts, and nobody is killed by looking."""
+    path, pread = segment_path(writing, 1), os.pread
+    counted = step_over(path, 0)
+
+    def cut(fd: int, size: int, at: int) -> bytes:
+        os.truncate(path, counted[1])
+        return pread(fd, size, at)
+
+    monkeypatch.setattr(os, "pread", cut)
+    assert step_over(path, 0) == counted
+    assert step_over(path, counted[1] + 8192) == (0, counted[1] + 8192)

@@ -184,18 +184,39 @@ def source_of(estate: Path) -> str | None:
     return None
 
 
-def discard_segments(estate: Path, before: int, *, retention: float) -> list[int]:
+def discard_segments(estate: Path, before: int, *, retention: float, pressed: bool = False) -> list[int]:
     """Delete the segments numbered below `before` that were last written `retention` seconds ago.
 
-    Returns their numbers; raises `OSError`.
+    Where the space is `pressed`, the oldest eighth of all goes sooner. Returns their numbers; raises
+    `OSError`.
     """
-    gone = []
-    for sequence in segment_numbers(estate):
+    gone: list[int] = []
+    numbers = segment_numbers(estate)
+    sooner = numbers[: -(-len(numbers) // 8)] if pressed else []
+    for sequence in numbers:
         path = segment_path(estate, sequence)
-        if sequence < before and (not retention or path.lstat().st_mtime + retention <= time.time()):
+        is_due = not retention or sequence in sooner or path.lstat().st_mtime + retention <= time.time()
+        if sequence < before and is_due:
             path.unlink()
             gone.append(sequence)
     return gone
+
+
+def give_back(estate: Path) -> None:
+    """Free what the dead writer of a locked estate had allocated and not used; raises `OSError`.
+
+    A last segment that is damaged is left as it is.
+    """
+    (estate / SPARE).unlink(missing_ok=True)
+    path = segment_path(estate, max(segment_numbers(estate), default=0))
+    with contextlib.suppress(FileNotFoundError), opened(path, os.O_RDWR) as fd:
+        found, end = os.fstat(fd), 0
+        for each in scan(fd):
+            if not isinstance(each, Frame):
+                return
+            end = each.end
+        os.ftruncate(fd, end)
+        os.utime(fd, ns=(found.st_atime_ns, found.st_mtime_ns))  # retention goes by it
 
 
 def segment_numbers(estate: Path) -> list[int]:
@@ -210,9 +231,9 @@ def segment_path(estate: Path, sequence: int) -> Path:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """Open a file of the journal for reading; raises `OSError`, `ELOOP` for whatever is no regular file."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def opened(path: Path, mode: int = os.O_RDONLY) -> Iterator[int]:
+    """Open a file of the journal; raises `OSError`, `ELOOP` for whatever is no regular file."""
+    fd = os.open(path, mode | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.ELOOP, "not a regular file", str(path))

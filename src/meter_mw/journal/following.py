@@ -8,7 +8,6 @@ Rule 2: what follows the last whole frame of the last segment is being written: 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import struct
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _END = 1 << 62
+_WINDOW = 1 << 18
 _PREFIX = struct.Struct("<4sI")
 _OVERHEAD = frame_size(0)
 _KINDS = frozenset(kind.value for kind in Kind)
@@ -61,15 +61,20 @@ def step_over(path: Path, begin: int, stop: int = _END) -> tuple[int, int]:
     with contextlib.suppress(FileNotFoundError), opened(path) as fd:
         size = min(stop, os.fstat(fd).st_size)
         if size > begin:
-            with mmap.mmap(fd, size, prot=mmap.PROT_READ) as tape:
-                return _step_over(tape, begin, size)
+            return _step_over(fd, begin, size)
     return 0, begin
 
 
-def _step_over(tape: mmap.mmap, begin: int, size: int) -> tuple[int, int]:
+def _step_over(fd: int, begin: int, size: int) -> tuple[int, int]:
+    # Not mapped: the writer may cut the file meanwhile, and a page behind its end kills who looks at it.
     events, at, event = 0, begin, Kind.EVENT.value
+    base, data = begin, b""
     while at + _OVERHEAD <= size:
-        magic, length = _PREFIX.unpack_from(tape, at)
+        if at - base + _PREFIX.size > len(data):
+            base, data = at, os.pread(fd, _WINDOW, at)
+            if len(data) < _PREFIX.size:
+                break
+        magic, length = _PREFIX.unpack_from(data, at - base)
         following = at + _OVERHEAD + length
         if magic not in _KINDS or following > size:
             break

@@ -14,12 +14,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meter_mw import forks
-from meter_mw.journal.claims import claimed
-from meter_mw.journal.estates import Estate, discard_segments, estate_paths, segment_numbers, source_of
+from meter_mw.journal.claims import NOTHING, claimed
+from meter_mw.journal.estates import (
+    Estate,
+    discard_segments,
+    estate_paths,
+    give_back,
+    segment_numbers,
+    source_of,
+)
 from meter_mw.journal.following import tail_of
 from meter_mw.journal.lanes import JournalSupply
 from meter_mw.journal.mandates import Mandate
 from meter_mw.journal.segments import Position
+from meter_mw.journal.space import LOOK_EVERY
 from meter_mw.journal.standings import StandingFile
 
 if TYPE_CHECKING:
@@ -54,8 +62,8 @@ class Holdings:
     """Knows what is to be forwarded; shared by the threads of all sinks. A `Stock`.
 
     With `living` it holds what other, living processes write, where they do not forward it themselves.
-    While `pressed` says that the disk is nearly full, nothing is kept for its retention; else the journal
-    is asked.
+    While `pressed` says that the journal nears its bound, some of what is delivered goes every second,
+    whatever its retention; else the journal is asked.
     """
 
     def __init__(
@@ -84,7 +92,7 @@ class Holdings:
         self._own: Holding | None = None
         self._refused: Estate | None = None
         self._others: list[Holding] = []
-        self._look_at = self._clock()
+        self._look_at = self._press_at = self._clock()
 
     def supply(self, sink: str, *, durable: bool) -> JournalSupply:
         """Begin a sink's share anew."""
@@ -104,8 +112,11 @@ class Holdings:
             self._follow(tail[0] if tail else None, look=due)
             if due:
                 self._find()
-            if due or self._pressed():
-                self._tidy()
+            pressed = now >= self._press_at and self._pressed()
+            if pressed:
+                self._press_at = now + LOOK_EVERY
+            if due or pressed:
+                self._tidy(pressed=pressed)
             held = [(holding, holding.end) for holding in self._others]
             return [(self._own, tail[1]), *held] if tail and self._own else held
 
@@ -211,6 +222,7 @@ class Holdings:
         holding = self._hold(path, mandate, estate)
         if estate is not None:
             _log.info("%s: adopted, its process is dead", path)
+            give_back(path)
             holding.end = Position(sequences[-1] + 1, 0)
         return holding
 
@@ -226,17 +238,18 @@ class Holdings:
         marks = {sink: StandingFile(path, sink).load().cursor for sink in self._sinks}
         return Holding(path, mandate, estate, marks=marks)
 
-    def _tidy(self) -> None:
+    def _tidy(self, *, pressed: bool) -> None:
         for holding in [*self._others, *([self._own] if self._own else [])]:
-            self._discard(holding)
+            self._discard(holding, pressed=pressed)
 
-    def _discard(self, holding: Holding) -> None:
+    def _discard(self, holding: Holding, *, pressed: bool = False) -> None:
         try:
             lowest = min(holding.lowest, claimed(holding.path))
-            self._delete(holding, lowest.sequence)
+            self._delete(holding, lowest.sequence, pressed=pressed)
             self._settle(holding)
             orphan = holding.estate if holding in self._others else None
-            if orphan is not None and not segment_numbers(holding.path):
+            is_free = claimed(holding.path) == NOTHING
+            if orphan is not None and is_free and not segment_numbers(holding.path):
                 orphan.remove()
                 self._drop(holding)
         except FileNotFoundError:
@@ -244,12 +257,11 @@ class Holdings:
         except OSError as error:
             _log.warning("%s: delivered segments stay: %s", holding.path, error.strerror)
 
-    def _delete(self, holding: Holding, before: int) -> None:
+    def _delete(self, holding: Holding, before: int, *, pressed: bool) -> None:
         sealing = self._journal.sealing
         if sealing is not None:
             before = min(before, sealing.sealed(holding.path, dead=holding.end is not None))
-        retention = 0 if self._pressed() else self._retention
-        gone = discard_segments(holding.path, before, retention=retention)
+        gone = discard_segments(holding.path, before, retention=self._retention, pressed=pressed)
         if sealing is not None and gone:
             sealing.discarded(holding.path, gone)
 

@@ -102,7 +102,7 @@ class Journal:
 
     @property
     def is_pressed(self) -> bool:
-        """Whether the bound is near: what every sink has should go now, whatever its retention."""
+        """Whether the bound is near: some of what every sink has should go, whatever its retention."""
         return self._space.is_pressed
 
     @property
@@ -272,7 +272,7 @@ class Journal:
 
     def _write_overflow(self) -> bool:
         """Write what waits in memory; return whether the disk takes all, and there is room for more."""
-        if self._space.is_pressed:
+        if self._space.is_full:
             with self._lock:
                 self._overflow.begin(str(self._space))
         if self._overflow.trouble is None or self._clock() < self._retry_at:
@@ -286,7 +286,7 @@ class Journal:
         except JournalError as error:
             self._failed(error)
             return False
-        return not self._space.is_pressed
+        return not self._space.is_full
 
     def _write_first(self) -> bool:
         """Write what has waited longest in memory; return whether there was anything."""

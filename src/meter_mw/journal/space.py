@@ -1,18 +1,23 @@
-"""How much of its bound a journal's directory takes: measured now and then, never on the request path."""
+"""How much of its bound a journal takes: measured now and then, never on the request path."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
 
+from meter_mw.journal.estates import estate_paths
 from meter_mw.journal.segments import JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PRESSED = 0.95
+PRESSED = 0.8
+"""The part of its bound from which on what is delivered goes before its retention is over."""
+
+FULL = 0.95
 """The part of its bound at which a journal takes no more requests: the rest is for those under way."""
 
 LOOK_EVERY = 1.0
@@ -23,7 +28,7 @@ _SMALLEST_SEGMENT = 1 << 16
 
 
 class Space:
-    """The bytes that a directory takes, with those of all processes, of `max_bytes`; no bound without it.
+    """The bytes that the segments of all processes take, of `max_bytes`; no bound without it.
 
     Between two measurements only what this process takes is known, so several processes together can pass
     the bound by the segments that they begin within one interval.
@@ -38,8 +43,13 @@ class Space:
 
     @property
     def is_pressed(self) -> bool:
-        """Whether so little is left that nothing new is to begin."""
+        """Whether room is to be made by what is delivered."""
         return self._max_bytes is not None and self._used >= self._max_bytes * PRESSED
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so little is left that nothing new is to begin."""
+        return self._max_bytes is not None and self._used >= self._max_bytes * FULL
 
     def __str__(self) -> str:
         return f"{self._directory} holds {self._used} bytes of the {self._max_bytes} of its max_size"
@@ -62,20 +72,22 @@ class Space:
         if self._max_bytes is None or now < self._look_at:
             return
         self._look_at = now + LOOK_EVERY
-        self._used = _size(self._directory, depth=1)
+        self._used = _size(self._directory)
 
 
-def _size(directory: Path | str, depth: int) -> int:
-    """Add up the files of a directory and of those in it; links are neither followed nor counted."""
-    total = 0
+def _size(directory: Path) -> int:
+    """Add up the files of the estates. What lies beside them grows by what is delivered: that frees nothing."""
     try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                found = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(found.st_mode):
-                    total += found.st_size
-                elif stat.S_ISDIR(found.st_mode) and depth:
-                    total += _size(entry.path, depth - 1)
+        return sum(_size_of(estate) for estate in estate_paths(directory))
     except OSError:
-        return total  # deleted meanwhile, or not ours: what can be seen is what is bounded
-    return total
+        return 0
+
+
+def _size_of(estate: Path) -> int:
+    """Add up the files of an estate; links are neither followed nor counted."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(estate) as entries:
+        for entry in entries:
+            found = entry.stat(follow_symlinks=False)
+            total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total  # without what was deleted meanwhile, or is not ours
