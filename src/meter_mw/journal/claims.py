@@ -22,6 +22,9 @@ _NAME = "claim"
 _RECORD = struct.Struct("<QQI")
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
+LATER = Position(2**62, 0)
+"""Behind everything that is ever written: the estate is to stay, and nothing else of it."""
+
 NOTHING = Position(2**63 - 1, 0)
 """Behind everything: where no claim is."""
 

@@ -168,11 +168,23 @@ class Recoverer:
             for heir in self._heirs:
                 heir.register.disown()
             self._heirs = []
-            register = self._trail.register
-            if register is not None:
-                self._trail.forget()
+            self._leave()
         finally:
             self._stepping.release()
+
+    def _leave(self) -> None:
+        """Leave our own estate to others, or to nobody where nothing of it is needed."""
+        register, trail = self._trail.register, self._trail
+        if register is None:
+            return
+        settled = trail.gap is None and trail.save().settled == trail.end
+        if settled and register.is_empty and not self._policy.events.retention_us:
+            try:
+                unclaim(register.path.parent)
+                register.drop()
+            except OSError as error:
+                _log.debug("%s: stays claimed: %s", register.path, error)
+        trail.forget()
 
     @property
     def stopping(self) -> bool:
@@ -424,7 +436,7 @@ class Recoverer:
             if self._own is not None and self._watched is not None:
                 claim(self._own.estate, self._trail.save().settled)
             for heir in tuple(self._heirs):
-                if heir.is_settled and self._is_old(heir.estate):
+                if heir.is_settled and (heir.progress is None or self._is_old(heir.estate)):
                     self._heirs.remove(heir)
                     unclaim(heir.estate)
                     heir.register.drop()

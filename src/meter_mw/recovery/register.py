@@ -182,6 +182,11 @@ class Register:
         """Whether a request is entered."""
         return rid in self._taken
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self._taken
+
     def serve(self, rid: RequestId, facts: bytes) -> None:
         """Note that a request is handed to the app, and what its event will say."""
         place = self._taken.get(rid)

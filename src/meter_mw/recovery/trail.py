@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meter_mw import forks
 from meter_mw.journal import HELD, JournalError, Position
-from meter_mw.journal.claims import claim
+from meter_mw.journal.claims import LATER, claim
 from meter_mw.journal.parked import park
 from meter_mw.recovery.register import Marks, Register
 from meter_mw.stores.kept import pack, pack_cancel
@@ -104,7 +104,7 @@ class Trail:
                 try:
                     if home is not None:
                         with forks.GATE:
-                            claim(home, self._low)
+                            claim(home, self._low if self._keeps else LATER)
                             self._register = Register.create(home)
                         self._register.mark(self._marks)
                         if self.made is not None:
