@@ -214,7 +214,7 @@ class Holdings:
     def _inherit(self, path: Path, mandate: Mandate, estate: Estate | None) -> Holding | None:
         sequences = segment_numbers(path)
         if not sequences:
-            if estate is not None:
+            if estate is not None and claimed(path) == NOTHING:
                 estate.remove()
             return None
         if source_of(path) not in (self._journal.source, None):
