@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import event as hooks
 
 from meter_mw.sinks import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
-from meter_mw.sinks.base import Totals
+from meter_mw.sinks.base import Listing, Totals
 from meter_mw.sinks.sql import SqlSink
 from meter_mw.testing.sinks import SinkConformance
 from support.journeys import through_an_outage
@@ -512,6 +512,24 @@ def test_totals_are_exact_for_any_span(ledger: Ledger, sink: SqlSink) -> None:
     everything = sink.totals(asked, NOON_US - 9 * HOUR_US, NOON_US + 9 * HOUR_US)
     assert dict(everything) == {key: units for key, units in facts(events).items() if key[0] == "acme"}
     assert sink.totals([], 0, NOON_US) == {}
+
+
+def test_who_has_used_anything(ledger: Ledger, sink: SqlSink) -> None:
+    """Those with usage of this service in any hour that the span touches, once each and in order."""
+    sink.send(
+        [
+            usage(1, subject="globex", time_us=NOON_US + HOUR_US - 1),
+            usage(2, subject="acme", time_us=NOON_US),
+            usage(3, subject="acme", time_us=NOON_US, route="other"),
+            usage(4, subject="later", time_us=NOON_US + HOUR_US),
+            usage(5, subject="earlier", time_us=NOON_US - 1),
+            usage(6, subject="elsewhere", source="urn:meter-mw:other"),
+            usage(7, subject="nothing", requests=0),
+        ]
+    )
+    assert isinstance(sink, Listing)
+    assert sink.subjects(NOON_US, NOON_US + HOUR_US) == ["acme", "globex"]
+    assert sink.subjects(NOON_US + HOUR_US // 2, NOON_US + HOUR_US + 1) == ["acme", "globex", "later"]
 
 
 def test_totals_of_a_database_that_is_away(postgres_server: PostgresServer, tmp_path: Path) -> None:

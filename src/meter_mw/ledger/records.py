@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from meter_mw.model import LARGEST_COST, REQUEST_EVENT
+from meter_mw.model import ADJUSTMENT_EVENT, LARGEST_COST, REQUEST_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ HOUR_US = 3_600_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-_BILLS = frozenset({REQUEST_EVENT, "meter_mw.adjustment.v1"})
+_BILLS = frozenset({REQUEST_EVENT, ADJUSTMENT_EVENT})
 """The types of events whose quantities count."""
 
 NO_QUANTITIES = frozenset({"status", "duration_us", "part"})

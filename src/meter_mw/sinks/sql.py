@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from meter_mw.sinks.base import Delivered, Duplicate, Outcome, Permanent, Retry,
 from meter_mw.sinks.kinds import TIMEOUT, Form, Option, Service, Settings, SinkKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy import Connection
 
 _log = logging.getLogger("meter_mw.sinks")
 
@@ -66,23 +69,25 @@ class SqlSink:
 
     def totals(self, subjects: Sequence[str], start_us: int, end_us: int) -> Mapping[tuple[str, str], int]:
         """Give what the ledger has of this service's usage."""
-        try:
-            with self._database.reading() as connection:
-                return totals(connection, self._source, subjects, start_us, end_us)
-        except Exception as error:  # a driver may raise anything  # noqa: BLE001
-            raise ConnectionError(f"{self.name}: {fault_of(error)[1]}") from None
+        with self._reading() as connection:
+            return totals(connection, self._source, subjects, start_us, end_us)
 
     def subjects(self, start_us: int, end_us: int) -> Sequence[str]:
         """Give who has used anything of this service in the hours that [start, end) touches."""
-        try:
-            with self._database.reading() as connection:
-                return subjects(connection, self._source, start_us, end_us)
-        except Exception as error:  # a driver may raise anything  # noqa: BLE001
-            raise ConnectionError(f"{self.name}: {fault_of(error)[1]}") from None
+        with self._reading() as connection:
+            return subjects(connection, self._source, start_us, end_us)
 
     def close(self) -> None:
         """Close the connections."""
         self._database.close()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self._database.reading() as connection:
+                yield connection
+        except Exception as error:  # a driver may raise anything  # noqa: BLE001
+            raise ConnectionError(f"{self.name}: {fault_of(error)[1]}") from None
 
     def _store(self, records: Sequence[Record]) -> dict[str, Outcome]:
         """Give what becomes of each record, by id; after a failure nothing more is written this time."""
