@@ -27,7 +27,7 @@ def test_segments_count(place: Path) -> None:
 
 
 def test_what_lies_beside_the_segments_does_not_count(place: Path) -> None:
-    """The default sink's file is in the journal's folder, and grows for ever: no request is refused for it."""
+    """The default sink's file is in the journal's folder, and grows for ever: it ends no service."""
     Estate.create(place, 1)
     seals = place / "seals"
     seals.mkdir()

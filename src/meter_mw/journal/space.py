@@ -76,7 +76,7 @@ class Space:
 
 
 def _size(directory: Path) -> int:
-    """Add up the files of the estates. What lies beside them grows by what is delivered: that frees nothing."""
+    """Add up the files of the estates: what lies beside them grows by what is delivered."""
     try:
         return sum(_size_of(estate) for estate in estate_paths(directory))
     except OSError:
