@@ -30,6 +30,7 @@ from meter_mw.model import Count
 from meter_mw.policy.loader import load as load_policy
 from meter_mw.policy.policy import Recovery
 from meter_mw.policy.terms import Failure
+from support.cluster import Cluster
 from support.policies import EGRESS, SECRET, cap, key_of, policy, request, sink
 from support.servers import free_port
 
@@ -443,3 +444,23 @@ def reaped_of(site: Site) -> list[dict[str, object]]:
     entries = (entry for entry in read_journal(site.journal) if isinstance(entry, Entry))
     events = (json.loads(entry.payload) for entry in entries)
     return [event for event in events if event["data"].get("reaped")]
+
+
+def test_19_one_node_of_a_cluster(open_site: Callable[..., Site]) -> None:
+    """A node that loses its data is told again what it had; what others had is not counted twice."""
+    keys = [f"key-{number}" for number in range(9)]
+    with Cluster() as cluster:
+        site = open_site(cluster.nodes[0])
+        site.policy = replace(site.policy, store=cluster.url)
+        meters = [site.open(), site.open()]
+        for number in range(36):
+            serve(meters[number % 2], keys[number % 9])
+        assert all(meter.flush() for meter in meters)
+        assert agrees(site, meters[0], keys)
+        until(lambda: all(len(node.client().keys("*:canary:*")) == 4 for node in cluster.nodes), "canaries")
+        cluster.nodes[1].client().flushall()
+        for number in range(18):
+            serve(meters[number % 2], keys[number % 9])
+        until(lambda: agrees(site, meters[0], keys), "counters as they were")
+        time.sleep(1.5)  # beats
+        assert agrees(site, meters[0], keys)
