@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from werkzeug.test import Client
+from werkzeug.wrappers import Response
 
 from meter_mw.cli import main
 from meter_mw.journal.estates import estate_paths
+from meter_mw.wsgi import MeterMiddleware
 from support.servers import free_port
 
 if TYPE_CHECKING:
@@ -138,6 +141,18 @@ def test_a_living_process_is_forwarded(run: Callable[..., Running]) -> None:
     lines = [json.loads(line) for line in log.splitlines()]
     assert lines[-1]["what"] == "all is delivered"
     assert {"at", "level", "from", "what"} == set(lines[-1])
+
+
+def test_an_app_leaves_it_to_the_daemon(run: Callable[..., Running]) -> None:
+    """With `forwarder: daemon` the process of the app writes, and sends nothing, not even at its end."""
+    app = MeterMiddleware(Response("ok"), policy="meter.yaml")
+    with Client(app).get("/", headers={"X-API-Key": "k"}) as response:
+        assert response.status_code == 200
+    assert app.meter.flush(30)
+    app.meter.close()
+    assert delivered() == []
+    assert forward(run, "--once").process.wait(60) == 0
+    assert len(delivered()) == 1
 
 
 def test_a_thread_and_a_daemon_never_send_the_same(run: Callable[..., Running]) -> None:

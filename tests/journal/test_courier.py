@@ -48,6 +48,21 @@ def test_it_knows_whether_a_batch_left_more_behind(scene: Scene) -> None:
     assert behind == [True, True, False]
 
 
+def test_events_gather_when_every_estate_has_had_its_turn(scene: Scene, place: Path) -> None:
+    """Of three estates each is served once, and the last says that nothing more lay ready."""
+    for first in (100, 200):
+        old = Journal(place, SOURCE)
+        for number in range(first, first + 15):
+            old.append(event(number))
+        old.close()
+    scene.append(range(5))
+    behind = []
+    while scene.courier.step() is not None:
+        behind.append(scene.courier.behind)
+    assert [len(batch) for batch in scene.sink.sent] == [5, 10, 10, 5, 5]
+    assert behind == [True, True, True, True, False]
+
+
 def test_a_batch_is_bounded_in_bytes(scene: Scene) -> None:
     """Large events travel in smaller batches."""
     for number in range(4):

@@ -228,6 +228,21 @@ def test_a_living_writer_is_forwarded(daemon: Daemon, place: Path) -> None:
     assert estate_paths(place) == []
 
 
+def test_events_of_living_writers_gather(daemon: Daemon, place: Path) -> None:
+    """One that writes and one that does not: after what is there nothing more lies ready."""
+    idle = Journal(place, SOURCE)
+    idle.append(event("idle"))
+    daemon.write(5)
+    daemon.clock.now += 30
+    behind = []
+    for _ in range(4):
+        while daemon.scene.courier.step() is not None:
+            behind.append(daemon.scene.courier.behind)
+        daemon.write(5)
+    assert behind == [True, False, False, False, False]
+    idle.close()
+
+
 def test_its_writer_keeps_its_lock(daemon: Daemon, place: Path) -> None:
     """Nobody adopts what is written and forwarded at the same time."""
     daemon.write(10)

@@ -38,11 +38,14 @@ class JournalSupply:
         self._durable = durable
         self._lanes: dict[Holding, _Lane] = {}
         self._origin: dict[Consignment, _Lane] = {}
+        self._served: set[_Lane] = set()
 
     def take(self, most: int) -> Consignment | None:
         """Hand out events of the estate whose turn it is."""
         in_turn = self._in_turn()
-        for number, (lane, stop) in enumerate(in_turn):
+        tried: set[_Lane] = set()
+        for lane, stop in in_turn:
+            tried.add(lane)
             try:
                 consignment = lane.take(most, stop)
             except OSError as error:
@@ -51,7 +54,10 @@ class JournalSupply:
             if consignment is None:
                 self._passed(lane)
                 continue
-            consignment.more = lane.ahead or number + 1 < len(in_turn)
+            # One that has had its turn already begins another round, before which events may gather.
+            self._served = tried if lane in self._served else self._served | tried
+            rest = (pair for pair in in_turn if pair[0] not in self._served)
+            consignment.more = lane.ahead or any(other.may_go_on(end) for other, end in rest)
             self._origin[consignment] = lane
             self._lanes[lane.holding] = self._lanes.pop(lane.holding)
             return consignment
@@ -125,7 +131,7 @@ class _Lane:
             if placed:
                 self.ahead = True
                 return self._hand_out(placed)
-        if stop is not None and self._read_to >= stop:
+        if not self.may_go_on(stop):
             self.ahead = False
             return None
         run = self._read(most, stop)
@@ -137,6 +143,10 @@ class _Lane:
         return (
             self._hand_out([(Item(entry.payload), entry) for entry in run.entries]) if run.entries else None
         )
+
+    def may_go_on(self, stop: Position | None) -> bool:
+        """Whether there may be more to read; what another process writes shows only when it is read."""
+        return stop is None or self._read_to < stop
 
     def drop(self, consignment: Consignment) -> None:
         """Have no more to do with a consignment of which nothing is left."""
