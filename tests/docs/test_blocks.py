@@ -19,7 +19,8 @@ import pytest
 from werkzeug.test import Client
 
 from meter_mw import load
-from meter_mw.sinks.windows.records import RECORD, Window
+from meter_mw.model import WINDOW_EVENT
+from meter_mw.sinks.windows.records import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,8 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METER_KEY_SECRET", "k" * 32)
     monkeypatch.setenv("HOOK_SECRET", "h" * 32)
+    monkeypatch.setenv("KAFKA_PASSWORD", "k" * 32)
+    monkeypatch.setenv("NATS_TOKEN", "n" * 32)
     monkeypatch.setenv("STRIPE_KEY", "sk_" + "s" * 32)
     monkeypatch.setenv("OPENMETER_TOKEN", "om_" + "o" * 32)
     monkeypatch.setenv("LAGO_KEY", "l" * 36)
@@ -91,7 +94,7 @@ def test_yaml_is_a_policy(block: Block) -> None:
 def test_json_is_the_event_that_is_sent(block: Block) -> None:
     """An event in the documentation has the members of a real one, in their order."""
     shown = json.loads(block.text)
-    real = _record() if shown["type"] == RECORD else _event()
+    real = _record() if shown["type"] == WINDOW_EVENT else _event()
     assert list(real) == list(shown)
     assert list(real["data"]) == list(shown["data"])
 

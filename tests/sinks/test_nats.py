@@ -264,7 +264,9 @@ assert sink.send([event(3)]) == [Delivered()]
 sink.close()
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-    ended = subprocess.run([sys.executable, "-c", script], timeout=60, check=False, capture_output=True)
+    ended = subprocess.run(
+        [sys.executable, "-W", "always", "-c", script], timeout=60, check=False, capture_output=True
+    )
     assert ended.returncode == 7, ended.stderr.decode()
     assert ended.stderr == b""
 

@@ -548,9 +548,10 @@ def test_in_a_cluster(tmp_path: Path) -> None:
     """All keys of a stream are in one slot, so each script runs where they are."""
     with Cluster() as cluster:
         url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster.nodes)
-        for stream in ("usage", "{shop}:usage"):
+        for stream in ("usage", "{shop}:usage", "meter-mw:events"):
             source = RedisStreamSink(url, stream)
-            source.send([event(number) for number in range(10)])
+            assert set(source.send([event(number) for number in range(10)])) == {Delivered()}
+            assert set(source.send([event(0), event(1)])) == {Duplicate()}
             stock = StreamStock(url, stream, ["memory"], timeout=5.0)
             supply = stock.supply("memory", durable=False)
             consignment = supply.take(10)

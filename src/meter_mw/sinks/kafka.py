@@ -141,8 +141,8 @@ class KafkaSink:
         if self._producer is None:
             return
         if self._pid != os.getpid():
-            # Its threads stayed in the parent, and librdkafka does not survive an attempt to end them
-            # here: the object is never freed in this process.
+            # Its threads stayed in the parent. To end them here takes librdkafka a second or more, and may
+            # end the process: the object is never freed in this one.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
         else:
             self._producer.purge()

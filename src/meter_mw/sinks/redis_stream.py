@@ -106,6 +106,7 @@ class RedisStreamSink:
         self._stream = stream
         self._remember = max(1, int(remember))
         self.horizon: float | None = float(self._remember)
+        self._seen = 0
         self.name = name or f"redis_stream:{self._line.place}/{stream}"
 
     def __repr__(self) -> str:
@@ -130,6 +131,7 @@ class RedisStreamSink:
             key = companion(self._stream, f"known:{_minute(envelope)}")
             arguments += (keys.setdefault(key, len(keys) + 1), _mark(envelope), payload)
         try:
+            self._look()
             known = self._line.run(_APPEND, list(keys), arguments)
         except NotAsked as failure:
             return [Retry(reason=str(failure))] * len(events)
@@ -140,6 +142,25 @@ class RedisStreamSink:
         if not isinstance(known, list) or len(known) != len(events):
             return [Unknown("an answer that cannot be read")] * len(events)
         return [Duplicate() if each else Delivered() for each in known]
+
+    def _look(self) -> None:
+        """See at each connection whether the server keeps what it is given."""
+        self._line.connect()
+        if self._line.openings == self._seen:
+            return
+        self._seen = self._line.openings
+        try:
+            found = self._line.call("INFO")
+        except Refused:  # by an ACL
+            return
+        told = dict(line.split(b":", 1) for line in bytes(found).split(b"\r\n") if b":" in line)  # type: ignore[call-overload]  # INFO is a text
+        policy = told.get(b"maxmemory_policy", b"noeviction").decode()
+        if policy != "noeviction":
+            _log.error(
+                "%r: maxmemory-policy is %s: the server may delete events; set noeviction", self, policy
+            )
+        if told.get(b"aof_enabled") == b"0":
+            _log.warning("%r: appendonly is off: a restart of the server loses what waits there", self)
 
     def _refused(self, refusal: Refused) -> Retry:
         if refusal.word not in _PASSING:
