@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from meter_mw.audit import merkle
 from meter_mw.audit.book import Book
 from meter_mw.audit.proofs import Proof, prove, recorded
 from meter_mw.audit.sealer import Sealer
-from meter_mw.audit.seals import HmacKey, SealError
+from meter_mw.audit.seals import HmacKey, Seal, SealError
 from meter_mw.audit.verify import verify
 from meter_mw.journal import Journal
 from meter_mw.journal.estates import estate_paths, segment_numbers, segment_path
@@ -238,3 +239,92 @@ def test_what_was_never_recorded_is_not_proved(directory: Path) -> None:
 def test_what_is_no_proof_is_said(text: str) -> None:
     with pytest.raises(SealError):
         Proof.decode(text)
+
+
+def test_the_second_of_two_equal_records_is_missed(tmp_path: Path) -> None:
+    """Both have one hash, so only their number tells."""
+    journal = Journal(tmp_path, SOURCE, sealing=Sealer(tmp_path, SOURCE, KEY))
+    for number in (1, 1, 2):
+        journal.append(event(number))
+    journal.close()
+    (path,) = segments(tmp_path)
+    rewrite(path, lambda events: events[1:])
+    (found,) = findings(tmp_path)
+    assert found.endswith("holds 2 records that are not the 3 sealed ones")
+
+
+def test_a_segment_that_is_deleted_meanwhile_is_not_missing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The book is read before the segments, and the forwarder deletes in between."""
+    (first, *_), sealer = segments(directory), Sealer(directory, SOURCE, KEY)
+    leaves = Book.leaves
+
+    def late(book: Book, seal: Seal) -> list[bytes]:
+        if first.exists():
+            first.unlink()
+            sealer.discarded(first.parent, [1])
+        return leaves(book, seal)
+
+    monkeypatch.setattr(Book, "leaves", late)
+    assert findings(directory) == []
+
+
+def test_leaves_may_be_deleted_with_their_segment(directory: Path) -> None:
+    """They are the operator's to delete when no dispute can come: newer events are proved all the same."""
+    first, *_ = segments(directory)
+    name = event_ids(first)[0]
+    first.unlink()
+    Sealer(directory, SOURCE, KEY).discarded(first.parent, [1])
+    min(Book(directory).folder.glob("*.leaves")).unlink()
+    assert findings(directory) == []
+    assert prove(Book(directory), event(33)).faults(KEY) == []
+    with pytest.raises(SealError, match="the hashes of 1 segments are gone"):
+        prove(Book(directory), event(int(name[-4:])))
+
+
+def test_a_segment_that_could_not_be_sealed_is_sealed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A book that could not be written for a moment keeps no living process from deleting for ever."""
+    sealer = Sealer(tmp_path, SOURCE, KEY)
+    journal = Journal(tmp_path, SOURCE, segment_bytes=2048, sealing=sealer)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", refuse_book(os.pwrite))
+        fill(journal, 4)
+        assert "not sealed" in caplog.text
+    (estate,) = estate_paths(tmp_path)
+    assert [sealer.sealed(estate, dead=False) for _ in range(3)] == [1, 2, 3]
+    journal.close()
+    assert findings(tmp_path) == []
+
+
+def refuse_book(pwrite: Callable[[int, bytes, int], int]) -> Callable[[int, bytes, int], int]:
+    """Give a write that takes half of each seal's line, as a disk does on which there is no more room."""
+
+    def half(fd: int, data: bytes, at: int) -> int:
+        return pwrite(fd, data[: len(data) // 2] if data.startswith(b'{"closed_us"') else data, at)
+
+    return half
+
+
+def fill(journal: Journal, segments: int) -> None:
+    """Append until so many segments were begun, and have all on the disk."""
+    number = 0
+    while journal.append(event(number)).sequence < segments:
+        number += 1
+    journal.sync()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("root", "no hex"), ("signature", "\ud800"), ("key", "\ud800"), ("events", -1)]
+)
+def test_a_hostile_proof_is_refused(directory: Path, field: str, value: object) -> None:
+    """Who checks a proof has it from somebody else."""
+    stated = json.loads(prove(Book(directory), event(33)).encode())
+    stated["seal"][field] = value
+    try:
+        faults = Proof.decode(json.dumps(stated)).faults(KEY)
+    except SealError:
+        return
+    assert faults

@@ -9,6 +9,7 @@ Rule 4: the leaves of each segment's tree are kept beside the book, so that a re
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import contextmanager
@@ -64,15 +65,17 @@ class Book:
             known = self._kept(seal) if leaves is not None else None
             if known is not None:
                 return known
-            end, last = _end(fd)
+            try:
+                end, last = _end(fd)
+            except SealError as error:
+                raise SealError(f"{self.path}: its last line is {error}") from None
             linked = replace(
                 seal,
                 number=last.number + 1 if last else 0,
                 previous=last.digest() if last else BEFORE_ALL,
             ).signed(key)
             os.ftruncate(fd, end)
-            os.pwrite(fd, linked.encode() + b"\n", end)
-            os.fdatasync(fd)
+            _write(fd, linked.encode() + b"\n", end)
             if leaves is not None:
                 self._keep(linked, leaves)
         return linked
@@ -102,8 +105,7 @@ class Book:
         unfinished = path.with_suffix(".part")
         fd = os.open(unfinished, _FLAGS | os.O_TRUNC, 0o600)
         try:
-            os.pwrite(fd, b"".join(leaves), 0)
-            os.fdatasync(fd)
+            _write(fd, b"".join(leaves), 0)
         finally:
             os.close(fd)
         unfinished.rename(path)
@@ -122,6 +124,13 @@ class Book:
         finally:
             fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
+
+
+def _write(fd: int, data: bytes, at: int) -> None:
+    """Have all of it on the disk; raises `OSError`."""
+    if os.pwrite(fd, data, at) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fdatasync(fd)
 
 
 def _end(fd: int) -> tuple[int, Seal | None]:

@@ -42,7 +42,7 @@ class Proof:
         )
 
     @classmethod
-    def decode(cls, text: str) -> Proof:
+    def decode(cls, text: str | bytes) -> Proof:
         """Read a proof; raises SealError."""
         try:
             found = json.loads(text)
@@ -51,7 +51,7 @@ class Proof:
             hashes = tuple(bytes.fromhex(each) for each in found["path"])
             seal = Seal.decode(json.dumps(found["seal"]).encode())
             return cls(str(found["event"]).encode(), int(found["index"]), hashes, seal)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise SealError("not a proof") from None
 
     def faults(self, key: Checking) -> list[str]:
@@ -69,15 +69,20 @@ class Proof:
 
 def prove(book: Book, event: bytes) -> Proof:
     """Prove that an event was recorded, by its very bytes. Raises SealError where no seal has it."""
-    leaf = merkle.leaf(event)
+    leaf, gone = merkle.leaf(event), 0
     for seal in book.seals():
         if seal.discarded:
             continue
-        leaves = book.leaves(seal)
+        try:
+            leaves = book.leaves(seal)
+        except (OSError, SealError):
+            gone += 1
+            continue
         if leaf in leaves:
             index = leaves.index(leaf)
             return Proof(event, index, tuple(merkle.path(leaves, index)), seal)
-    raise SealError("no sealed segment has this event; its segment may be open yet")
+    but = f", and the hashes of {gone} segments are gone" if gone else ""
+    raise SealError(f"no sealed segment has this event; its segment may be open yet{but}")
 
 
 def recorded(directory: Path, event_id: str) -> bytes | None:

@@ -48,11 +48,11 @@ class Sealer:
             _log.error("%s: not sealed: %s", path, error)
 
     def sealed(self, estate: Path, *, dead: bool) -> int:
-        """Say below which number all segments are sealed; of a dead writer's, seal the next one first."""
+        """Say below which number all segments are sealed; seal the next one first, if it is closed."""
         numbers = segment_numbers(estate)
         for sequence in numbers:
             if not self._book.has(estate.name, sequence):
-                if dead:
+                if dead or sequence < numbers[-1]:
                     self.seal(segment_path(estate, sequence), sequence)
                 return sequence
         return numbers[-1] + 1 if numbers else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from typing import Protocol
@@ -19,6 +20,9 @@ _DOMAIN = b"meter_mw seal v1\n"
 
 BEFORE_ALL = "0" * 64
 """What the first seal names as the one before it."""
+
+_HEX = re.compile(r"(?:[0-9a-f]{2})+")
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class SealError(MeterError):
@@ -99,6 +103,10 @@ class Seal:
         kinds = {"int": int, "str": str, "bool": bool}
         if any(type(getattr(seal, each.name)) is not kinds[str(each.type)] for each in fields(cls)):
             raise SealError("not a seal: a field has another type")
+        texts = [each for each in asdict(seal).values() if isinstance(each, str)]
+        is_hex = _HASH.fullmatch(seal.root) and _HEX.fullmatch(seal.signature)
+        if not is_hex or not all(each.isprintable() for each in texts):
+            raise SealError("not a seal: a field has what no seal has there")
         return seal
 
 

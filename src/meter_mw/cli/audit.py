@@ -97,7 +97,7 @@ def prove(event: str, policy: str, event_file: Path | None) -> None:
 
 
 @audit.command()
-@click.argument("proof", type=click.File("r"))
+@click.argument("proof", type=click.File("rb"))
 @_policy
 @_public_key
 def check(proof: click.utils.LazyFile, policy: str, public_key: Path | None) -> None:

@@ -18,7 +18,8 @@ class Sealing(Protocol):
     def sealed(self, estate: Path, *, dead: bool) -> int:
         """Say below which number all segments of an estate are sealed.
 
-        Where its writer is dead the next one is sealed first: one a call, as each takes a while.
+        The next one is sealed first, if it is closed: one a call, as each takes a while. The last one of a
+        writer that is `dead` is closed too.
         """
 
     def discarded(self, estate: Path, sequences: Sequence[int]) -> None:
