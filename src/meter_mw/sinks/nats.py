@@ -106,12 +106,12 @@ class NatsSink:
             return []
         try:
             client = self._connected()
-        except (OSError, nats.errors.Error, TimeoutError, asyncio.CancelledError) as failure:
+        except (OSError, nats.errors.Error) as failure:
             self.close()
             return [self._not_connected(failure)] * len(batch)
         try:
             outcomes: list[Outcome] = self._in_loop(self._publish_all(client, batch), self._timeout + _MARGIN)
-        except (TimeoutError, asyncio.CancelledError):
+        except OSError:  # TimeoutError among them
             outcomes = [Unknown(f"nats at {self._place}: no answer")] * len(batch)
         if any(isinstance(each, Unknown) for each in outcomes):
             self.close()
@@ -119,21 +119,25 @@ class NatsSink:
 
     def close(self) -> None:
         """Close the connection and end the loop; the next batch begins anew."""
+        self._disown()
         loop, client = self._loop, self._client
         self._loop = self._client = None
-        if loop is None or self._pid != os.getpid():
+        if loop is None:
             return
         if client is not None:
             with contextlib.suppress(Exception):  # of a connection that is of no use any more
                 loop.result(_shut(client), _MARGIN)
         loop.stop()
 
-    def _connected(self) -> Client:
+    def _disown(self) -> None:
+        """Leave what is the parent's alone. Never freed here: they hold an epoll that is the parent's too."""
         if self._pid != os.getpid():
-            # Never freed here: what they hold, an epoll among it, is the parent's too.
             _inherited.append((self._loop, self._client))
             self._loop = self._client = None
             self._pid = os.getpid()
+
+    def _connected(self) -> Client:
+        self._disown()
         if self._client is not None and not self._client.is_connected:
             self.close()
         if self._client is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,13 +32,18 @@ class PrivateLoop:
         self._loop.close()
 
     def result(self, work: Coroutine[Any, Any, Any], timeout: float) -> Any:
-        """Have work done; raises `TimeoutError` when it takes longer, and cancels it."""
+        """Have work done, and give its result or raise what it raised.
+
+        Raises `TimeoutError` when it takes longer, and cancels it; `ConnectionError` when it was given up.
+        """
         future: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout)
         except TimeoutError:
             future.cancel()
             raise
+        except CancelledError:
+            raise ConnectionError("given up") from None
 
     def stop(self) -> None:
         """End the thread."""

@@ -96,11 +96,8 @@ class RedisLine:
                 if asking:
                     self._exchange(connection, ("ASKING",))
                 return self._exchange(connection, words)
-            except errors.AskError as told:  # a kind of MovedError, for this call alone
-                asking = True
-                self._follow(told)
-            except errors.MovedError as told:
-                asking = False
+            except errors.AskError as told:  # for this call alone, unless it is a MovedError
+                asking = not isinstance(told, errors.MovedError)
                 self._follow(told)
         raise NotAsked(f"redis at {self.place} sends us from node to node")
 
@@ -158,7 +155,7 @@ class RedisLine:
         try:
             connection.send_command(*words)  # type: ignore[no-untyped-call]  # of redis-py
             return connection.read_response()
-        except (errors.AskError, errors.MovedError):
+        except errors.AskError:
             raise
         except errors.BusyLoadingError:
             self._turn_away()
@@ -179,7 +176,7 @@ class RedisLine:
             self._turn_away()
         return error
 
-    def _follow(self, told: errors.AskError | errors.MovedError) -> None:
+    def _follow(self, told: errors.AskError) -> None:
         self.close()
         self._target = self._target | {"host": told.host or self._target["host"], "port": told.port}
 
