@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,10 +20,10 @@ from meter_mw.audit.verify import verify
 from meter_mw.journal import Journal
 from meter_mw.journal.estates import estate_paths, segment_numbers, segment_path
 from meter_mw.journal.frames import CHAIN_START, Frame, Kind, encode, scan
+from meter_mw.journal.holdings import Holdings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 KEY = HmacKey(b"a secret of the seals")
 SOURCE = "urn:meter-mw:shop"
@@ -328,3 +330,28 @@ def test_a_hostile_proof_is_refused(directory: Path, field: str, value: object) 
     except SealError:
         return
     assert faults
+
+
+def test_a_crash_while_segments_are_deleted_leaves_none_that_nobody_noted(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is noted and still there is no finding; what is gone and not noted was taken away."""
+    sealer = Sealer(directory, SOURCE, KEY)
+    journal = Journal(directory, SOURCE, sealing=sealer)
+    stock = Holdings(journal, ["a"], clock=lambda: 0.0, adopt_every=1.0, retention=0.0)
+    ((holding, end),) = stock.current()
+    assert end is not None
+    unlink, left = Path.unlink, [1]
+
+    def crash(path: Path) -> None:
+        if path.suffix == ".seg":
+            if not left:
+                raise OSError(errno.EIO, "crash")
+            left.pop()
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", crash)
+    stock.passed(holding, "a", end)
+    assert segment_numbers(holding.path)[0] == 2
+    assert findings(directory) == []
+    stock.release()

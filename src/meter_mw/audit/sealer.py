@@ -58,7 +58,7 @@ class Sealer:
         return numbers[-1] + 1 if numbers else 0
 
     def discarded(self, estate: Path, sequences: Iterable[int]) -> None:
-        """Note that segments were deleted, as every sink has them and their retention is over."""
+        """Note that segments are deleted now, as every sink has them and their retention is over."""
         for sequence in sequences:
             try:
                 self._book.add(self._stated(estate.name, sequence, [], discarded=True), self._key)

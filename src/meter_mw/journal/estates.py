@@ -184,22 +184,20 @@ def source_of(estate: Path) -> str | None:
     return None
 
 
-def discard_segments(estate: Path, before: int, *, retention: float, pressed: bool = False) -> list[int]:
-    """Delete the segments numbered below `before` that were last written `retention` seconds ago.
+def segments_to_discard(estate: Path, before: int, *, retention: float, pressed: bool = False) -> list[int]:
+    """Return the segments numbered below `before` that were last written `retention` seconds ago.
 
-    Where the space is `pressed`, the oldest eighth of all goes sooner. Returns their numbers; raises
-    `OSError`.
+    Where the space is `pressed`, the oldest eighth of all is due sooner. Raises `OSError`.
     """
-    gone: list[int] = []
+    due: list[int] = []
     numbers = segment_numbers(estate)
     sooner = numbers[: -(-len(numbers) // 8)] if pressed else []
     for sequence in numbers:
         path = segment_path(estate, sequence)
         is_due = not retention or sequence in sooner or path.lstat().st_mtime + retention <= time.time()
         if sequence < before and is_due:
-            path.unlink()
-            gone.append(sequence)
-    return gone
+            due.append(sequence)
+    return due
 
 
 def give_back(estate: Path) -> None:

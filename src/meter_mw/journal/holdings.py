@@ -17,10 +17,11 @@ from meter_mw import forks
 from meter_mw.journal.claims import NOTHING, claimed
 from meter_mw.journal.estates import (
     Estate,
-    discard_segments,
     estate_paths,
     give_back,
     segment_numbers,
+    segment_path,
+    segments_to_discard,
     source_of,
 )
 from meter_mw.journal.following import tail_of
@@ -261,9 +262,12 @@ class Holdings:
         sealing = self._journal.sealing
         if sealing is not None:
             before = min(before, sealing.sealed(holding.path, dead=holding.end is not None))
-        gone = discard_segments(holding.path, before, retention=self._retention, pressed=pressed)
-        if sealing is not None and gone:
-            sealing.discarded(holding.path, gone)
+        due = segments_to_discard(holding.path, before, retention=self._retention, pressed=pressed)
+        if sealing is not None and due:
+            # Noted before it is done: what a crash leaves undone is done, and noted, once more.
+            sealing.discarded(holding.path, due)
+        for sequence in due:
+            segment_path(holding.path, sequence).unlink()
 
     def _settle(self, holding: Holding) -> None:
         """Tell our own journal what it may delete when it is closed."""

@@ -23,4 +23,4 @@ class Sealing(Protocol):
         """
 
     def discarded(self, estate: Path, sequences: Sequence[int]) -> None:
-        """Note that segments were deleted, as every sink has them and their retention is over."""
+        """Note that segments are deleted now, as every sink has them and their retention is over."""
