@@ -143,6 +143,9 @@ THRESHOLD_EVENT = "meter_mw.threshold.v1"
 ADJUSTMENT_EVENT = "meter_mw.adjustment.v1"
 """The type of the events by which an operator corrects what was recorded."""
 
+WINDOW_EVENT = "meter_mw.window.v1"
+"""The type of the records that sum up the events of a subject in a span of time."""
+
 
 @dataclass(frozen=True, slots=True)
 class UsageEvent:

@@ -11,7 +11,7 @@ import pytest
 from meter_mw.journal.sealed import LOOK_EVERY, SealedSupply
 from meter_mw.journal.supply import Backlog, Consignment
 from meter_mw.sinks.windows import Windows
-from meter_mw.sinks.windows.records import Usage
+from meter_mw.sinks.windows.records import Addition
 
 from .conftest import SOURCE, Clock
 
@@ -28,9 +28,8 @@ def windows(tmp_path: Path) -> Windows:
     windows = Windows(
         tmp_path / "windows", SOURCE, length_us=MINUTE_US, lateness_us=0, remember_us=10_000 * MINUTE_US
     )
-    windows.add(
-        [Usage(f"e{each}", "acme", NOW_US - each * MINUTE_US, {"requests": 1}) for each in (1, 2, 3)], NOW_US
-    )
+    for number in (1, 2, 3):
+        windows.add([Addition(f"e{number}", "acme", NOW_US - number * MINUTE_US, {"requests": 1})], NOW_US)
     return windows
 
 
@@ -104,12 +103,12 @@ def test_it_looks_now_and_then(windows: Windows) -> None:
     supply = supply_of(windows, clock)
     assert len(payloads(supply.take(100))) == 3
     assert supply.take(100) is None
-    windows.add([Usage("late", "acme", NOW_US - MINUTE_US, {"requests": 1})], NOW_US)
+    windows.add([Addition("late", "acme", NOW_US - MINUTE_US, {"requests": 1})], NOW_US)
     assert supply.take(100) is None
     supply.hasten()
     assert len(payloads(supply.take(100))) == 1
     assert supply.take(100) is None
-    windows.add([Usage("later", "acme", NOW_US - MINUTE_US, {"requests": 1})], NOW_US)
+    windows.add([Addition("later", "acme", NOW_US - MINUTE_US, {"requests": 1})], NOW_US)
     clock.now += LOOK_EVERY
     assert len(payloads(supply.take(100))) == 1
 

@@ -72,8 +72,8 @@ def aggregate_of(folder: Path, inner: Inner) -> Aggregate:
 
 def used(number: int | str, *, age: float = 0, kind: str = "request", **data: object) -> bytes:
     time = datetime.fromtimestamp(NOW - age, UTC).isoformat()
-    event = {"id": f"event-{number}", "type": f"meter_mw.{kind}.v1", "subject": "acme", "time": time}
-    return json.dumps({**event, "data": {"requests": 1, "route": "v1", **data}}).encode()
+    event = {"id": f"event-{number}", "source": SOURCE, "type": f"meter_mw.{kind}.v1", "subject": "acme"}
+    return json.dumps({**event, "time": time, "data": {"requests": 1, "route": "v1", **data}}).encode()
 
 
 class Nothing:
@@ -145,10 +145,9 @@ def test_events_are_delivered_when_their_window_has_them(tmp_path: Path) -> None
     ("payload", "reason"),
     [
         (b"{", "no usage event"),
-        (b'{"id": "x", "type": "y"}', "no usage event"),
-        (used(1, tokens=0.5), "data.tokens is 0.5; only whole units can be added up"),
+        (used(1, tokens=0.5), "data.tokens is 0.5; expected a whole number"),
         (used(1, tokens=True), "data.tokens is True"),
-        (used(1).replace(b"+00:00", b""), "no time zone"),
+        (used(1).replace(b"+00:00", b""), "expected RFC 3339 with a time zone"),
         (used(1, age=-301), "more than 5 minutes ahead"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 
 from meter_mw.sinks import Delivered, Duplicate, Permanent
 from meter_mw.sinks.windows import Windows
-from meter_mw.sinks.windows.records import Sealed, Usage
+from meter_mw.sinks.windows.records import Addition, Sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +36,8 @@ def windows(tmp_path: Path) -> Windows:
     return windows_in(tmp_path / "windows")
 
 
-def used(number: int | str, at_us: int = NOW, subject: str = "acme", **quantities: int) -> Usage:
-    return Usage(f"event-{number}", subject, at_us, quantities or {"requests": 1})
+def used(number: int | str, at_us: int = NOW, subject: str = "acme", **quantities: int) -> Addition:
+    return Addition(f"event-{number}", subject, at_us, quantities or {"requests": 1})
 
 
 def sealed(windows: Windows, now_us: int, most: int = 100) -> list[dict[str, Any]]:
@@ -225,7 +225,7 @@ def test_processes_share_it(tmp_path: Path) -> None:
 def test_a_failure_changes_nothing(windows: Windows, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a batch is never added, so the whole of it can come again."""
     windows.add([used(0)], NOW)
-    broken = [used(1), Usage("event-2", "acme", NOW, {"requests": object()})]  # type: ignore[dict-item]
+    broken = [used(1), Addition("event-2", "acme", NOW, {"requests": object()})]  # type: ignore[dict-item]
     with pytest.raises(TypeError):
         windows.add(broken, NOW)
     assert windows.add([used(1)], NOW) == [Delivered()]
@@ -247,7 +247,7 @@ class History:
         self.length_us = self.chance.choice([60 * S, HOUR])
         self.folder = folder
         self.at = NOW
-        self.added: dict[str, Usage] = {}
+        self.added: dict[str, Addition] = {}
         self.sent: dict[str, set[str]] = defaultdict(set)
         self.crash()
 

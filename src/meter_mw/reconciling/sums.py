@@ -13,9 +13,8 @@ from meter_mw.journal.estates import estate_paths
 from meter_mw.journal.parked import read_parked
 from meter_mw.journal.reading import Entry, read_journal
 from meter_mw.journal.standings import Standing, StandingFile
-from meter_mw.model import ADJUSTMENT_EVENT, REQUEST_EVENT
+from meter_mw.model import ADJUSTMENT_EVENT, REQUEST_EVENT, WINDOW_EVENT
 from meter_mw.reconciling.rows import Amount
-from meter_mw.sinks.windows.records import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 - as msgspec gives it
 _MICROSECOND = timedelta(microseconds=1)
 _UUID7 = "7"
+_COUNTED = frozenset({REQUEST_EVENT, ADJUSTMENT_EVENT, WINDOW_EVENT})
 
 
 class _Event(msgspec.Struct):
@@ -87,7 +87,7 @@ class Adding:
             event = _decoder.decode(payload)
         except msgspec.DecodeError:
             return None
-        counts = event.type in (REQUEST_EVENT, ADJUSTMENT_EVENT, RECORD) and event.source == self._source
+        counts = event.type in _COUNTED and event.source == self._source
         return event if counts else None
 
     def _add(self, event: _Event, under_way: Sequence[str], *, is_new: bool) -> None:

@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotation
+from datetime import datetime
 from hashlib import sha256
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from meter_mw.model import WINDOW_EVENT
 from meter_mw.sinks.base import Delivered, Outcome, Permanent, Retry, Totals
 from meter_mw.sinks.kinds import Form, Option
+from meter_mw.sinks.translating import Refused, read_usage
 from meter_mw.sinks.windows import Windows
-from meter_mw.sinks.windows.records import RECORD, Usage
+from meter_mw.sinks.windows.records import Addition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from meter_mw.sinks.base import Sink
     from meter_mw.sinks.kinds import Service, Settings
+    from meter_mw.sinks.translating import Usage
 
 _DAY_S = 86_400
-_THRESHOLD = "meter_mw.threshold.v1"
 
 WINDOW_OPTIONS: Mapping[str, Option] = MappingProxyType(
     {
@@ -51,17 +51,6 @@ WINDOW_OPTIONS: Mapping[str, Option] = MappingProxyType(
     }
 )
 """`window` turns it on; `lateness` is waited for late events; so long ids are remembered."""
-
-
-class _Event(msgspec.Struct):
-    id: str
-    type: str
-    time: datetime
-    subject: str = ""
-    data: dict[str, object] = {}
-
-
-_decoder = msgspec.json.Decoder(_Event)
 
 
 class Aggregate:
@@ -95,54 +84,40 @@ class Aggregate:
     def send(self, batch: Sequence[bytes]) -> Sequence[Outcome]:
         """Add the events, all together. A record that was parked goes to the sink as it is."""
         found: list[Outcome] = [Delivered()] * len(batch)
-        usages: dict[int, Usage] = {}
+        additions: dict[int, Addition] = {}
         for place, payload in enumerate(batch):
-            read = self._read(payload)
-            if isinstance(read, Usage):
-                usages[place] = read
-            elif read is not None:
-                found[place] = read
-        if not usages:
-            return found
-        try:
-            added = self.windows.add(list(usages.values()), int(self._clock() * 1_000_000))
-        except OSError as error:
-            added = [Retry(reason=f"{self.windows.folder}: {error.strerror}")] * len(usages)
-        for place, outcome in zip(usages, added, strict=True):
+            try:
+                usage = read_usage(payload, self._fields)
+            except Refused as refusal:
+                found[place] = Permanent(str(refusal))
+                continue
+            if usage is not None and usage.type == WINDOW_EVENT:
+                (found[place],) = self.sink.send([payload])
+                self.sink.close()
+            elif usage is not None and any(usage.quantities.values()):
+                additions[place] = _addition(usage)
+        for place, outcome in zip(additions, self._added(list(additions.values())), strict=True):
             found[place] = outcome
         return found
 
     def horizon_of(self, payload: bytes) -> float | None:
         """Give the horizon for what was parked: the sink's for a record, none for an event."""
         try:
-            return self.sink.horizon if _decoder.decode(payload).type == RECORD else None
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            usage = read_usage(payload, ())
+        except Refused:
             return None
+        return self.sink.horizon if usage is not None and usage.type == WINDOW_EVENT else None
 
     def close(self) -> None:
         """Nothing is held between batches. The sink belongs to the courier of the sealed records."""
 
-    def _read(self, payload: bytes) -> Usage | Outcome | None:
-        """Give what an event adds; or its outcome; or None where it adds nothing."""
+    def _added(self, additions: Sequence[Addition]) -> Sequence[Outcome]:
+        if not additions:
+            return []
         try:
-            event = _decoder.decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return Permanent(f"no usage event: {error!s:.200}")
-        if event.type == RECORD:
-            (outcome,) = self.sink.send([payload])
-            self.sink.close()
-            return outcome
-        if event.type == _THRESHOLD:
-            return None
-        quantities: dict[str, int] = {}
-        for field in self._fields:
-            units = event.data.get(field, 0)
-            if not isinstance(units, int) or isinstance(units, bool):
-                return Permanent(f"data.{field} is {units!r:.50}; only whole units can be added up")
-            quantities |= {field: units} if units else {}
-        if event.time.tzinfo is None:
-            return Permanent("the event's time has no time zone")
-        return Usage(event.id, event.subject, _microseconds(event.time), quantities) if quantities else None
+            return self.windows.add(additions, int(self._clock() * 1_000_000))
+        except OSError as error:
+            return [Retry(reason=f"{self.windows.folder}: {error.strerror}")] * len(additions)
 
 
 class _AskedAggregate(Aggregate):
@@ -181,5 +156,7 @@ def folder_of(name: str) -> str:
     return f"windows-{readable}-{sha256(name.encode()).hexdigest()[:12]}"
 
 
-def _microseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1_000_000)
+def _addition(usage: Usage) -> Addition:
+    moment_us = round(datetime.fromisoformat(usage.time).timestamp() * 1_000_000)
+    quantities = {field: units for field, units in usage.quantities.items() if units}
+    return Addition(usage.id, usage.subject, moment_us, quantities)

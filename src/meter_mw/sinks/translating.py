@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from meter_mw.model import ADJUSTMENT_EVENT, REQUEST_EVENT
+from meter_mw.model import ADJUSTMENT_EVENT, REQUEST_EVENT, WINDOW_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_BILLED = frozenset({REQUEST_EVENT, ADJUSTMENT_EVENT})
+_BILLED = frozenset({REQUEST_EVENT, ADJUSTMENT_EVENT, WINDOW_EVENT})
 
 
 class Refused(Exception):
@@ -38,6 +38,7 @@ class Usage:
 
     id: str
     source: str
+    type: str
     subject: str
     time: str
     data: Mapping[str, object]
@@ -67,7 +68,7 @@ def read_usage(payload: bytes, fields: Sequence[str]) -> Usage | None:
     if not _is_moment(event.time):
         raise Refused(f"the event's time is {event.time!r:.50}; expected RFC 3339 with a time zone")
     quantities = {field: _whole(event.data, field) for field in fields}
-    return Usage(event.id, event.source, event.subject, event.time, event.data, quantities)
+    return Usage(event.id, event.source, event.type, event.subject, event.time, event.data, quantities)
 
 
 def _is_moment(text: str) -> bool:

@@ -13,15 +13,16 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from meter_mw.sinks.aggregate import WINDOW_OPTIONS, aggregated
-from meter_mw.sinks.apis import apart
+from meter_mw.sinks.apis import apart, metered
 from meter_mw.sinks.base import Duplicate, Outcome, Permanent, Retry, Unknown
 from meter_mw.sinks.kinds import PLAIN_HTTP, TIMEOUT, Form, Option, Service, Settings, SinkKind
 from meter_mw.sinks.poster import Poster
 from meter_mw.sinks.sifting import sift
 from meter_mw.sinks.stripe.answers import outcome_of, together
 from meter_mw.sinks.stripe.calls import Calls
-from meter_mw.sinks.stripe.lines import Ledger, MeterEvent, Refused
+from meter_mw.sinks.stripe.lines import Ledger, MeterEvent
 from meter_mw.sinks.stripe.stream import MOST, Stream
+from meter_mw.sinks.translating import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -174,10 +175,7 @@ def _fault_of_key(secret: str) -> str | None:
 
 
 def _open(settings: Settings, service: Service) -> Sink:
-    meters = settings.table("meters") or {field: field for field in service.fields}
-    unknown = sorted(set(meters) - set(service.fields))
-    if unknown:
-        raise ValueError(f"stripe: no event has {', '.join(unknown)}; expected {', '.join(service.fields)}")
+    meters = metered(settings.table("meters"), service.fields)
     sink = StripeSink(
         settings.text("secret"),
         meters,

@@ -8,10 +8,13 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
+from meter_mw.model import ADJUSTMENT_EVENT
+from meter_mw.sinks.translating import Refused, read_usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from meter_mw.sinks.translating import Usage
 
 OLDEST_S = 35 * 86_400 - 300
 """Stripe takes timestamps of the last 35 calendar days; five minutes less, as its clock is not ours."""
@@ -22,12 +25,6 @@ FARTHEST_S = 300
 LONGEST_IDENTIFIER = 100
 
 _CUSTOMER = re.compile(r"cus_[A-Za-z0-9]+")
-_THRESHOLD = "meter_mw.threshold.v1"
-_ADJUSTMENT = "meter_mw.adjustment.v1"
-
-
-class Refused(Exception):
-    """An event that Stripe could not bill; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +54,6 @@ class Cancel:
 Order: TypeAlias = MeterEvent | Cancel
 
 
-class _Event(msgspec.Struct):
-    id: str
-    type: str
-    time: datetime | None = None
-    subject: str = ""
-    data: dict[str, object] = {}
-
-
-_decoder = msgspec.json.Decoder(_Event)
-
-
 class Ledger:
     """Writes orders: `meters` gives the event name of each quantity, `customers` the id of a subject."""
 
@@ -81,22 +67,19 @@ class Ledger:
         Depends on `now` (seconds since 1970) only in what is refused, so a retry tells the same.
         Raises `Refused`.
         """
-        try:
-            event = _decoder.decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise Refused(f"no usage event: {error!s:.200}") from None
-        quantities = {} if event.type == _THRESHOLD else self._quantities(event)
-        if not quantities:
+        usage = read_usage(payload, tuple(self._meters))
+        quantities = {field: units for field, units in usage.quantities.items() if units} if usage else {}
+        if usage is None or not quantities:
             return []
-        customer = self.customer(event.subject)
+        customer = self.customer(usage.subject)
         if customer is None:
-            raise Refused(f"no customer for subject {event.subject!r:.100}")
-        time = _time(event, now)
+            raise Refused(f"no customer for subject {usage.subject!r:.100}")
+        time = _time(usage, now)
         values = [
-            MeterEvent(name := self._meters[field], identifier(name, event.id), customer, quantity, time)
-            for field, quantity in quantities.items()
+            MeterEvent(name := self._meters[field], identifier(name, usage.id), customer, units, time)
+            for field, units in quantities.items()
         ]
-        original = _taken_back(event)
+        original = _taken_back(usage)
         if original is None:
             return list(values)
         return [Cancel(identifier(each.event_name, original), each) for each in values]
@@ -104,16 +87,6 @@ class Ledger:
     def customer(self, subject: str) -> str | None:
         """Give the customer of a subject; a subject that is a customer's id stands for itself."""
         return self._customers.get(subject) or (subject if _CUSTOMER.fullmatch(subject) else None)
-
-    def _quantities(self, event: _Event) -> dict[str, int]:
-        found = {}
-        for field in self._meters:
-            quantity = event.data.get(field, 0)
-            if not isinstance(quantity, int) or isinstance(quantity, bool):
-                raise Refused(f"data.{field} is {quantity!r:.50}; Stripe takes whole numbers")
-            if quantity:
-                found[field] = quantity
-        return found
 
 
 def identifier(event_name: str, event_id: str) -> str:
@@ -125,20 +98,18 @@ def identifier(event_name: str, event_id: str) -> str:
     return shorter if len(shorter) <= LONGEST_IDENTIFIER else sha256(whole.encode()).hexdigest()
 
 
-def _time(event: _Event, now: float) -> datetime:
-    if event.time is None or event.time.tzinfo is None:
-        raise Refused("the event has no time with a time zone")
-    age = now - event.time.timestamp()
-    when = event.time.astimezone(UTC).isoformat()
+def _time(usage: Usage, now: float) -> datetime:
+    time = datetime.fromisoformat(usage.time).astimezone(UTC)
+    age = now - time.timestamp()
     if age > OLDEST_S:
-        raise Refused(f"of {when}: Stripe takes no usage that is older than 35 days")
+        raise Refused(f"of {time.isoformat()}: Stripe takes no usage that is older than 35 days")
     if age < -FARTHEST_S:
-        raise Refused(f"of {when}: Stripe takes no usage of more than 5 minutes ahead")
-    return event.time.astimezone(UTC)
+        raise Refused(f"of {time.isoformat()}: Stripe takes no usage of more than 5 minutes ahead")
+    return time
 
 
-def _taken_back(event: _Event) -> str | None:
+def _taken_back(usage: Usage) -> str | None:
     """Give the id of the original where the event takes back all of it."""
-    original = event.data.get("amends")
-    is_void = event.type == _ADJUSTMENT and event.id == f"void-{original}"
+    original = usage.data.get("amends")
+    is_void = usage.type == ADJUSTMENT_EVENT and usage.id == f"void-{original}"
     return original if is_void and isinstance(original, str) else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from meter_mw.sinks.base import Delivered, Duplicate, Outcome, Permanent
 from meter_mw.sinks.windows.database import Database
-from meter_mw.sinks.windows.records import Sealed, Usage, Window, shown
+from meter_mw.sinks.windows.records import Addition, Sealed, Window, shown
 
 if TYPE_CHECKING:
     import sqlite3
@@ -52,14 +52,14 @@ class Windows:
     def __repr__(self) -> str:
         return f"Windows({str(self.folder)!r})"
 
-    def add(self, usages: Sequence[Usage], now_us: int) -> list[Outcome]:
+    def add(self, additions: Sequence[Addition], now_us: int) -> list[Outcome]:
         """Add events to their windows, all of them durably or none, and answer for each."""
         with self._database.writing() as tables:
             ((floor_us, newest_us),) = tables.execute("SELECT floor_us, newest_us FROM book")
             touched: dict[tuple[str, int], Window] = {}
             outcomes = [
-                self._refusal(usage, floor_us, now_us) or self._add(tables, touched, usage, now_us)
-                for usage in usages
+                self._refusal(each, floor_us, now_us) or self._add(tables, touched, each, now_us)
+                for each in additions
             ]
             for each in touched.values():
                 tables.execute(
@@ -162,12 +162,12 @@ class Windows:
             )
             return [event for (event,) in rows]
 
-    def _refusal(self, usage: Usage, floor_us: int, now_us: int) -> Permanent | None:
-        if usage.time_us > now_us + FARTHEST_US:
-            return Permanent(f"of {shown(usage.time_us)}: more than 5 minutes ahead")
-        if self._start_of(usage) + self._length_us <= floor_us:
+    def _refusal(self, addition: Addition, floor_us: int, now_us: int) -> Permanent | None:
+        if addition.time_us > now_us + FARTHEST_US:
+            return Permanent(f"of {shown(addition.time_us)}: more than 5 minutes ahead")
+        if self._start_of(addition) + self._length_us <= floor_us:
             days = self._remember_us // _DAY_US
-            said = f"of {shown(usage.time_us)}: ids are remembered for {days} days"
+            said = f"of {shown(addition.time_us)}: ids are remembered for {days} days"
             return Permanent(f"{said}, so nobody knows whether it was counted before")
         return None
 
@@ -175,17 +175,17 @@ class Windows:
         self,
         tables: sqlite3.Connection,
         touched: dict[tuple[str, int], Window],
-        usage: Usage,
+        addition: Addition,
         now_us: int,
     ) -> Outcome:
-        if tables.execute("SELECT 1 FROM parts WHERE event = ?", (usage.id,)).fetchone():
+        if tables.execute("SELECT 1 FROM parts WHERE event = ?", (addition.id,)).fetchone():
             return Duplicate()
-        place = usage.subject, self._start_of(usage)
+        place = addition.subject, self._start_of(addition)
         window = touched.get(place)
         if window is None:
             window = touched[place] = self._open(tables, *place, now_us)
-        tables.execute("INSERT INTO parts VALUES (?, ?)", (usage.id, window.number))
-        window.add(usage)
+        tables.execute("INSERT INTO parts VALUES (?, ?)", (addition.id, window.number))
+        window.add(addition)
         return Delivered()
 
     def _open(self, tables: sqlite3.Connection, subject: str, start_us: int, now_us: int) -> Window:
@@ -206,8 +206,8 @@ class Windows:
         )
         return Window(int(cursor.lastrowid or 0), subject, start_us, end_us, start_us, 0, {})
 
-    def _start_of(self, usage: Usage) -> int:
-        return usage.time_us // self._length_us * self._length_us
+    def _start_of(self, addition: Addition) -> int:
+        return addition.time_us // self._length_us * self._length_us
 
     def _prune(self, tables: sqlite3.Connection, now_us: int) -> None:
         """Raise the floor, by the clock or the newest event if that is older, and delete what is below it."""

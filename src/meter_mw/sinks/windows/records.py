@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from meter_mw.model import WINDOW_EVENT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-RECORD = "meter_mw.window.v1"
-"""The type of a sealed record."""
-
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Addition:
     """What an event adds to its window: units by field, at a moment in µs since 1970."""
 
     id: str
@@ -36,12 +35,12 @@ class Window:
     events: int
     sums: dict[str, int]
 
-    def add(self, usage: Usage) -> None:
+    def add(self, addition: Addition) -> None:
         """Add an event."""
-        for field, units in usage.quantities.items():
+        for field, units in addition.quantities.items():
             self.sums[field] = self.sums.get(field, 0) + units
         self.events += 1
-        self.last_us = max(self.last_us, usage.time_us)
+        self.last_us = max(self.last_us, addition.time_us)
 
     def record(self, source: str, token: str) -> bytes:
         """Give the record, a CloudEvents object. Its id is `<subject>:<start>:<token>-<number>`.
@@ -54,7 +53,7 @@ class Window:
             "specversion": "1.0",
             "id": f"{self.subject}:{self.start_us // 1_000_000}:{token}-{self.number}",
             "source": source,
-            "type": RECORD,
+            "type": WINDOW_EVENT,
             "subject": self.subject,
             "time": shown(self.last_us),
             "datacontenttype": "application/json",
