@@ -95,6 +95,7 @@ def test_a_loss_goes_back(trail: Trail, clock: Clock) -> None:
     assert trail.save().settled == several[2][1]
     trail.rewind(Marks(several[0][1], several[0][1], None, 7, 3))
     assert trail.gap == several[0][1]
+    assert trail.save().settled == several[0][1]
     assert trail.marks.lost_after_us == 7
     assert trail.passed(several[2][1])
     assert trail.marks == Marks(several[2][1], several[0][1])

@@ -16,11 +16,24 @@ import pytest
 from meter_mw.model import RequestId
 from meter_mw.stores import settler as module
 from meter_mw.stores.memory import MemoryStore
-from meter_mw.stores.port import Cancel, Closed, Closing, Note, Outcome, StoreUnavailable
-from meter_mw.stores.settler import BATCH, DirectSettler, Settler
+from meter_mw.stores.port import (
+    REMEMBERED_US,
+    Cancel,
+    Closed,
+    Closing,
+    NotAsked,
+    Note,
+    Outcome,
+    Refusal,
+    StoreUnavailable,
+)
+from meter_mw.stores.settler import BATCH, IN_DOUBT, DirectSettler, Settler
+from meter_mw.testing.stores import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from meter_mw.stores.port import Charge, Tally
 
 LONG = 20.0
 """Seconds after which a test gives up; none waits for as long when all is well."""
@@ -415,3 +428,111 @@ def test_settlers_can_be_collected(store: ScriptedStore) -> None:
     del settler, thread
     gc.collect()
     assert gone() is None
+
+
+class Remembering:
+    """A record that has what it is told, and takes down what it hears."""
+
+    def __init__(self) -> None:
+        self.gap: object | None = None
+        self.left: list[str] = []
+        self.confirmed_rids: list[str] = []
+        self.doubted: list[list[str]] = []
+
+    def leaves_out(self, rid: str) -> bool:
+        self.left.append(rid)
+        self.gap = 1
+        return True
+
+    def sending(self, rids: Iterable[str]) -> list[str]:
+        self.doubted.append(list(rids))
+        return self.doubted[-1]
+
+    def unsent(self, noted: object) -> None:
+        self.doubted.remove(noted)  # type: ignore[arg-type]  # what `sending` gave
+
+    def confirmed(self, rids: Iterable[str]) -> None:
+        self.confirmed_rids += rids
+
+
+class Away(ScriptedStore):
+    """A store by a clock that the test moves, whose looks can fail too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clock = Clock()
+        self.away = False
+
+    def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
+        """Fail while it is away."""
+        if self.away:
+            raise NotAsked("away")
+        return super().peek(tag, charges)
+
+
+def test_what_memory_cannot_hold_is_left_to_the_record() -> None:
+    """Beyond its room nothing is put, and nothing dropped; in a gap nothing waits but what tells."""
+    store, record = Away(), Remembering()
+    store.gate.clear()
+    settler = Settler(store, most_waiting=3, record=record)
+    for number in range(6):
+        settler.put(closing(number))
+    assert settler.waiting <= 5
+    assert record.left
+    assert settler.dropped == 0
+    told: list[Closed] = []
+    settler.put(closing(9), told.append)
+    store.gate.set()
+    assert settler.flush(LONG)
+    assert set(store.settled).isdisjoint(record.left) or "9" in record.left
+    assert set(record.confirmed_rids) == set(store.settled)
+    settler.close(LONG)
+
+
+def test_an_outage_leaves_nothing_more_in_doubt() -> None:
+    """After a silence the store is looked at first: what it was not sent is not in doubt."""
+    store, record = Away(), Remembering()
+    settler = Settler(store, record=record)
+    store.failures = [StoreUnavailable("silent")]
+    store.away = True
+    settler.put(closing(0))
+    wait_until(lambda: len(store.tried) == 1)
+    for number in range(1, 5):
+        settler.put(closing(number))
+    time.sleep(0.3)  # some attempts
+    assert record.doubted == [["0"]]
+    store.away = False
+    assert settler.flush(LONG)
+    assert sorted(store.settled) == numbers(0, 5)
+    settler.close(LONG)
+
+
+def test_what_is_in_doubt_for_too_long_is_put_aside() -> None:
+    """A closing whose answer was lost is not sent again when the store may have forgotten it."""
+    store, aside = Away(), []
+    settler = Settler(store, put_aside=lambda kept, reason: aside.append((kept.closing.rid, reason)))
+    store.failures = [StoreUnavailable("silent")]
+    store.away = True
+    settler.put(closing(0))
+    wait_until(lambda: len(store.tried) == 1)
+    settler.put(closing(1))
+    store._clock.move(REMEMBERED_US)
+    store.away = False
+    assert settler.flush(LONG)
+    assert (aside, store.settled) == ([("0", IN_DOUBT)], ["1"])
+    settler.close(LONG)
+
+
+def test_poison_is_put_aside_after_three_attempts() -> None:
+    """What the store cannot digest is tried alone, and then given up; what it refuses for a while is not."""
+    store, aside = Away(), []
+    settler = Settler(store, put_aside=lambda kept, reason: aside.append(reason))
+    store.failures = [Refusal("refused: mw: argument 3 is not a whole number")] * 3
+    settler.put(closing(0))
+    wait_until(lambda: len(aside) == 1)
+    store.failures = [Refusal("refused: OOM command not allowed")] * 5
+    settler.put(closing(1))
+    assert settler.flush(LONG)
+    assert store.settled == ["1"]
+    assert len(aside) == 1
+    settler.close(LONG)

@@ -207,7 +207,7 @@ class Trail:
             self._note(self._marks)
 
     def _open_gap(self, start: Position) -> None:
-        self._gap = start
+        self._gap = self._low = start
         self._order.clear()
         self._ends.clear()
         self._confirmed.clear()
@@ -215,8 +215,7 @@ class Trail:
     def passed(self, position: Position) -> bool:
         """Be told that all before a place in the gap is settled; return whether that closes the gap."""
         with self._lock:
-            self._gap = position
-            self._low = position
+            self._gap = self._low = position
             closed = position >= self._end
             lost = (None, None) if closed else (self._marks.lost_after_us, self._marks.lost_since_us)
             if closed:
@@ -278,8 +277,6 @@ class Trail:
 
     def _settled(self) -> Position:
         """Give the place before which the store has all: where the last confirmed in a row ends."""
-        if self._gap is not None:
-            return self._gap
         order, confirmed = self._order, self._confirmed
         while order and order[0][0] in confirmed:
             rid, end = order.popleft()

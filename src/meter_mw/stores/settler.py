@@ -215,11 +215,11 @@ class Settler:
         batch[:] = [each for each, closing in ready if closing is not None]
         closings = [closing for _, closing in ready if closing is not None]
         rids = [each.rid for each in closings]
-        noted = None
+        noted, is_sent = None, False
         try:
             if self._failing and closings:
                 self._store.peek(closings[0].tag, ())  # so that what is not there leaves nothing in doubt
-            noted = self._record.sending(rids)
+            noted, is_sent = self._record.sending(rids), True
             answers = self._store.settle(closings)
         except Refusal as refusal:
             self._outage.goes_on(refusal)
@@ -229,11 +229,11 @@ class Settler:
         except StoreUnavailable as outage:
             self._outage.goes_on(outage)
             self._failing = True
-            if noted is not None and isinstance(outage, NotAsked):
+            if is_sent and isinstance(outage, NotAsked):
                 self._record.unsent(noted)
-            for each in batch:
-                if noted is not None and not isinstance(outage, NotAsked) and each.tried_us is None:
-                    each.tried_us = now_us
+            elif is_sent:
+                for each in batch:
+                    each.tried_us = each.tried_us or now_us
             self._again(batch)
             return False
         self._record.confirmed(rids)
