@@ -140,15 +140,18 @@ def test_events_gather_until_a_flush(
     assert [len(batch) for batch in sink.sent] == [1, 49]
 
 
-def test_news_do_not_wait_for_what_failed(make: Callable[..., Forwarder], journal: Journal) -> None:
+def test_news_do_not_wait_for_what_failed(
+    make: Callable[..., Forwarder], journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An event that is tried again in an hour holds up none that comes after it."""
+    monkeypatch.setattr(convoy_module, "GATHER", 0.0001)
     sink = MemorySink()
     sink.answer = lambda batch: [Retry() if "event-1" in ids([one]) else Delivered() for one in batch]
     make(sink, backoff=3600, longest_backoff=3600, random=lambda: 1.0, adopt_every=3600)
     journal.append(event(0))
     journal.append(event(1))
     assert sink.await_accepted(1)
-    for number in range(2, 5):
+    for number in range(2, 30):
         journal.append(event(number))
         assert sink.await_accepted(number)
 
