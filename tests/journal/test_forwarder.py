@@ -144,14 +144,23 @@ def test_news_do_not_wait_for_what_failed(
     make: Callable[..., Forwarder], journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event that is tried again in an hour holds up none that comes after it."""
-    monkeypatch.setattr(convoy_module, "GATHER", 0.0001)
+    napping, nap = threading.Event(), convoy_module._Runner._nap
+
+    def watched(runner: convoy_module._Runner, wait: float | None) -> None:
+        if wait != 0:
+            napping.set()
+        nap(runner, wait)
+
+    monkeypatch.setattr(convoy_module._Runner, "_nap", watched)
     sink = MemorySink()
     sink.answer = lambda batch: [Retry() if "event-1" in ids([one]) else Delivered() for one in batch]
     make(sink, backoff=3600, longest_backoff=3600, random=lambda: 1.0, adopt_every=3600)
     journal.append(event(0))
     journal.append(event(1))
     assert sink.await_accepted(1)
-    for number in range(2, 30):
+    for number in (2, 3):
+        assert napping.wait(30)
+        napping.clear()
         journal.append(event(number))
         assert sink.await_accepted(number)
 
