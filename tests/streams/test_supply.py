@@ -16,7 +16,7 @@ from meter_mw.journal.courier import Courier
 from meter_mw.sinks import Delivered, Duplicate, Permanent, Retry, Unknown
 from meter_mw.sinks.redis_line import RedisLine, companion
 from meter_mw.sinks.redis_stream import RedisStreamSink
-from meter_mw.streams import StreamStock
+from meter_mw.streams import StreamStock, scripts
 from meter_mw.streams.records import Record
 from support.cluster import Cluster
 from support.proxy import FaultProxy
@@ -399,6 +399,24 @@ def test_a_reply_that_is_lost(scene: Scene, reply: str) -> None:
         daemon.stock.release()
         supply._line.close()
         scene.daemons.clear()
+
+
+def test_a_hand_out_that_a_frozen_server_makes_up_for(scene: Scene) -> None:
+    """What we gave up on is carried out after the new connection has looked; it is found at a later look."""
+    sink = MemorySink(max_batch=10)
+    daemon = scene.daemon(sink)
+    daemon.run()
+    scene.add(range(20))
+    place, zombie = daemon.stock._place, RedisLine(scene.server.url, 2.0)
+    keys = [place.stream, place.hand("memory"), place.alive(place.consumer)]
+    assert zombie.run(scripts.TAKE, keys, ["memory", place.consumer, 10, place.lease_ms])
+    zombie.close()
+    daemon.run()
+    assert ids(sink.accepted) == expected(range(10, 20))
+    scene.later()
+    daemon.run()
+    assert ids(sink.accepted) == expected(range(10, 20)) + expected(range(10))
+    assert scene.is_empty()
 
 
 def test_a_server_that_lost_everything(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ class StreamSupply:
         self._clock = clock
         self._placed: dict[Consignment, _Placed] = {}
         self._inherited: list[Record] = []
+        self._behind = Backlog()
         self._openings = 0
         self._look_at = 0.0
         self._complain_at = clock()
@@ -124,8 +125,10 @@ class StreamSupply:
             count, oldest = self._run(scripts.BACKLOG, [self._group])
         except FAILURES as failure:
             self._complain(failure)
-            return Backlog()
-        return Backlog(max(0, count), int(oldest.partition(b"-")[0]) / 1000 if oldest else None)
+            return self._behind
+        moment = int(oldest.partition(b"-")[0]) / 1000 if oldest else None
+        self._behind = Backlog(max(0, count), moment)
+        return self._behind
 
     def _acknowledge(self) -> None:
         """Acknowledge what could not be when it was done."""
@@ -203,7 +206,8 @@ class StreamSupply:
         if now < self._look_at:
             return
         self._look_at = now + self._place.lease / 3
-        for consumer in self._others():
+        # Ourselves among them: a server that was frozen may carry out what we have long given up on.
+        for consumer in (self._place.consumer, *self._others()):
             self._take_over(consumer, most)
         self._run(scripts.SWEEP, self._place.groups)
 
