@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,6 +38,7 @@ def event(**data: object) -> bytes:
     return json.dumps(
         {
             "id": "rid-1",
+            "source": RULES.source,
             "type": "meter_mw.request.v1",
             "subject": "acme",
             "time": "2026-01-31T23:59:59.5Z",
@@ -117,6 +121,15 @@ def test_a_threshold_is_not_corrected() -> None:
         Recorded.decode(RULES, payload)
 
 
+def test_what_another_service_recorded_is_not_corrected() -> None:
+    """Services should not share a journal; where they do, each corrects its own."""
+    payload = event().replace(RULES.source.encode(), b"urn:meter-mw:other")
+    with pytest.raises(
+        AdjustmentError, match=f"is of urn:meter-mw:other; this policy corrects {RULES.source}"
+    ):
+        Recorded.decode(RULES, payload)
+
+
 # -- the command
 
 
@@ -187,3 +200,51 @@ def test_bad_words_are_told_and_nothing_is_recorded(recorded: dict[str, Any], tm
     assert "expected either FIELD=UNITS or --void" in run(recorded["id"], "--why", "x").stderr
     assert run(recorded["id"], "requests=-1").exit_code == 2
     assert len(journaled(tmp_path)) == before
+
+
+def test_corrections_together_take_back_no_more_than_there_was(recorded: dict[str, Any]) -> None:
+    """Each alone would be right: the second finds what the first has left."""
+    assert run(recorded["id"], "requests=-1", "--why", "goodwill").exit_code == 0
+    result = run(recorded["id"], "requests=-1", "--why", "again")
+    assert result.exit_code == 1
+    assert "recorded requests=1, corrected by -1 since; -1 takes back more than that" in result.stderr
+
+
+def test_voiding_after_a_correction_takes_back_the_rest(recorded: dict[str, Any], tmp_path: Path) -> None:
+    assert run(recorded["id"], "requests=4", "--why", "was counted short").exit_code == 0
+    assert run(recorded["id"], "requests=-2", "--why", "goodwill").exit_code == 0
+    assert run(recorded["id"], "--void", "--why", "our fault").exit_code == 0
+    made = [each for each in journaled(tmp_path) if each["type"] == "meter_mw.adjustment.v1"]
+    assert sum(each["data"].get("requests", 0) for each in made) == -1
+    assert all(each["id"] != f"void-{recorded['id']}" for each in made)  # it would cancel the original alone
+    assert "has nothing left" in run(recorded["id"], "--void", "--why", "again").stderr
+
+
+def test_what_is_void_is_not_voided_again(recorded: dict[str, Any], tmp_path: Path) -> None:
+    first = run(recorded["id"], "--void", "--why", "our fault")
+    again = run(recorded["id"], "--void", "--why", "another reason", "--now")
+    assert (again.exit_code, again.stdout) == (0, first.stdout)
+    assert "recorded already" in again.stderr
+    assert len([each for each in journaled(tmp_path) if each["type"] == "meter_mw.adjustment.v1"]) == 1
+
+
+def test_a_correction_that_no_disk_takes_is_not_called_recorded(
+    recorded: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys.modules["meter_mw.cli.adjust"], "_PATIENCE", 0.2)
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    result = run(recorded["id"], "requests=-1", "--why", "goodwill")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "not recorded" in result.stderr
+    assert len(journaled(tmp_path)) == 1
+
+
+def test_a_journal_that_cannot_be_read_is_told(recorded: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "meter.yaml").write_text("version: 1\nservice: shop\nevents: {journal: file}\n")
+    result = run(recorded["id"], "--void", "--why", "x")
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert "Not a directory" in result.stderr

@@ -11,6 +11,7 @@ from meter_mw.audit.seals import Seal, SealError
 from meter_mw.journal.reading import Entry, read_journal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from meter_mw.audit.book import Book
@@ -86,12 +87,20 @@ def prove(book: Book, event: bytes) -> Proof:
 
 
 def recorded(directory: Path, event_id: str) -> bytes | None:
-    """Give the bytes of an event that is still in the journal; None where it is not."""
+    """Give the bytes of an event that is still in the journal, None where it is not; raises `OSError`."""
+    return next((each for each in mentions(directory, event_id) if is_of(each, event_id)), None)
+
+
+def mentions(directory: Path, event_id: str) -> Iterator[bytes]:
+    """Give the events of a journal in whose bytes an id stands; raises `OSError`."""
     for found in read_journal(directory):
         if isinstance(found, Entry) and event_id.encode() in found.payload:
-            try:
-                if json.loads(found.payload).get("id") == event_id:
-                    return found.payload
-            except (ValueError, AttributeError):
-                continue
-    return None
+            yield found.payload
+
+
+def is_of(payload: bytes, event_id: str) -> bool:
+    """Say whether an event has an id."""
+    try:
+        return bool(json.loads(payload)["id"] == event_id)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False

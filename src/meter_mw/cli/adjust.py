@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import time
 from datetime import datetime
@@ -12,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from meter_mw.adjusting import AdjustmentError, Recorded, adjustment, parse_changes, void, void_id
-from meter_mw.audit.proofs import recorded
+from meter_mw.audit.proofs import is_of, mentions
 from meter_mw.cli import policies
 from meter_mw.cli.policies import refuse
+from meter_mw.cli.who import user
 from meter_mw.events import encode
 from meter_mw.journal import Journal, JournalError
 from meter_mw.rids import new_rid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from meter_mw.model import UsageEvent
     from meter_mw.policy.policy import Policy
 
 _LONGEST_REASON = 500
+_PATIENCE = 5.0
+"""Seconds within which the disk has to have a correction."""
 
 
 @click.command()
@@ -55,25 +59,41 @@ def adjust(
     into words of its backend. To void an event twice has the effect of once.
     """
     rules = policies.loaded(policy)
-    payload = event_file.read_bytes().strip() if event_file else recorded(rules.events.journal, event)
+    try:
+        known = list(mentions(rules.events.journal, event))
+        payload = event_file.read_bytes().strip() if event_file else _of(known, event)
+    except OSError as error:
+        refuse(f"{error.filename or rules.events.journal}: {error.strerror}")
     if payload is None:
         refuse(f"{event} is not in {rules.events.journal}; give the event as delivered with --event-file")
     try:
-        encoded = encode(_correction(rules, event, payload, changes, **said))
+        original = Recorded.decode(rules, payload, known)
+        if said["voids"] and not changes and original.voided is not None and not original.is_left:
+            _show(original.voided, "recorded already; nothing was done")
+            return
+        encoded = encode(_correction(rules, event, original, changes, **said))
     except AdjustmentError as error:
         refuse(str(error))
-    if not dry_run:
-        _record(Journal(rules.events.journal, rules.source), encoded)
-    click.echo(json.dumps(json.loads(encoded), indent=2, ensure_ascii=False))
-    click.echo(
-        "not recorded (--dry-run)" if dry_run else "recorded; the forwarder brings it to the sinks", err=True
-    )
+    if dry_run:
+        _show(encoded, "not recorded (--dry-run)")
+        return
+    _record(Journal(rules.events.journal, rules.source), encoded)
+    _show(encoded, "recorded; the forwarder brings it to the sinks")
+
+
+def _of(payloads: Iterable[bytes], event: str) -> bytes | None:
+    return next((each for each in payloads if is_of(each, event)), None)
+
+
+def _show(payload: bytes, said: str) -> None:
+    click.echo(json.dumps(json.loads(payload), indent=2, ensure_ascii=False))
+    click.echo(said, err=True)
 
 
 def _correction(
     rules: Policy,
     event: str,
-    payload: bytes,
+    original: Recorded,
     words: tuple[str, ...],
     *,
     voids: bool,
@@ -81,30 +101,31 @@ def _correction(
     why: str,
     by: str | None,
 ) -> UsageEvent:
-    original = Recorded.decode(rules, payload)
     if original.id != event:
         raise AdjustmentError(f"the file holds event {original.id}, not {event}")
     if voids == bool(words):
         raise AdjustmentError("expected either FIELD=UNITS or --void")
     now_us = time.time_ns() // 1_000
+    takes_all = voids and not original.corrected
     return adjustment(
         rules,
         original,
         void(original) if voids else parse_changes(rules, words),
-        rid=void_id(original) if voids else new_rid(now_us),
+        rid=void_id(original) if takes_all else new_rid(now_us),
         time_us=now_us if now else _microseconds(original.time),
         reason=why[:_LONGEST_REASON],
-        by=by or getpass.getuser(),
+        by=by or user(),
     )
 
 
 def _record(journal: Journal, payload: bytes) -> None:
     try:
-        journal.append(payload)
-        journal.sync()
+        is_recorded = journal.wait(journal.append(payload), _PATIENCE)
     except JournalError as error:
         refuse(f"not recorded: {error}")
     journal.close()
+    if not is_recorded:
+        refuse(f"not recorded, or not durably: {journal.directory} takes no events")
 
 
 def _microseconds(time_of_event: str) -> int:

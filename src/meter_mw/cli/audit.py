@@ -86,8 +86,14 @@ def prove(event: str, policy: str, event_file: Path | None) -> None:
     """Print a proof that the event with the id EVENT was recorded; it shows nothing of other events."""
     rules = policies.loaded(policy)
     book = Book(rules.events.journal)
-    record = event_file.read_bytes().strip() if event_file else None
-    record = record or proofs.recorded(rules.events.journal, event)
+    try:
+        record = (
+            event_file.read_bytes().strip() if event_file else proofs.recorded(rules.events.journal, event)
+        )
+    except OSError as error:
+        refuse(f"{error.filename or rules.events.journal}: {error.strerror}")
+    if event_file and record is not None and not proofs.is_of(record, event):
+        refuse(f"{event_file} does not hold the event {event}")
     if record is None:
         refuse(f"{event} is not in {rules.events.journal}; give the event as delivered with --event-file")
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pwd
 import sys
 import time
 from collections import defaultdict
@@ -16,6 +14,7 @@ import click
 
 from meter_mw.cli import policies
 from meter_mw.cli.policies import refuse
+from meter_mw.cli.who import user
 from meter_mw.journal.parked import Change, State, note, parked_path, read_all
 from meter_mw.journal.unparking import Busy, is_in_doubt, resend, sole
 from meter_mw.meter import open_sinks
@@ -120,7 +119,7 @@ def drop(policy: str, names: tuple[str, ...], why: str) -> None:
     with _alone(directory):
         chosen = _unfinished(_named(_read(directory), names))
         try:
-            note(directory, chosen, Change(State.DROPPED, time.time(), why.strip(), _user()))
+            note(directory, chosen, Change(State.DROPPED, time.time(), why.strip(), user()))
         except OSError as error:
             refuse(f"{parked_path(directory)}: {error.strerror}")
     click.echo(f"{len(chosen)} dropped", err=True)
@@ -149,7 +148,7 @@ def _resent(rules: Policy, directory: Path, chosen: Sequence[Parked], *, anyway:
 
 def _sent(directory: Path, sink: Sink, events: Sequence[Parked]) -> int:
     try:
-        outcomes = resend(directory, sink, events, by=_user())
+        outcomes = resend(directory, sink, events, by=user())
     except OSError as error:
         refuse(f"{parked_path(directory)}: {error.strerror}")
     finally:
@@ -233,10 +232,3 @@ def _table(found: Iterable[Parked]) -> None:
 
 def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
