@@ -248,12 +248,13 @@ def test_writers_that_share_roll_ups(postgres_server: PostgresServer) -> None:
     """Writers with events of their own, in the same hours, wait for each other and lock nobody out."""
     ledger = PostgresLedger(postgres_server)
     batches = [
-        [usage(f"{writer}-{number}", route=f"r{number:03}") for number in range(400)] for writer in range(4)
+        [usage(f"{writer}-{number}", route=f"r{number % 800:03}") for number in range(2400)]
+        for writer in range(4)
     ]
     with ProcessPoolExecutor(4, get_context("fork")) as pool:
-        found = list(pool.map(_send_until_taken, [ledger.address] * 4, batches, range(4), [200] * 4))
-    assert found == [(400, 0)] * 4
-    assert rolled_up(ledger) == {("acme", "requests"): 1600}
+        found = list(pool.map(_send_until_taken, [ledger.address] * 4, batches, range(4), [800] * 4))
+    assert found == [(2400, 0)] * 4
+    assert rolled_up(ledger) == {("acme", "requests"): 9600}
 
 
 def _send_until_taken(address: str, events: Sequence[bytes], seed: int, size: int = 60) -> tuple[int, int]:
