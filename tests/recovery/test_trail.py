@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meter_mw.journal import Position
+import pytest
+
+from meter_mw.journal import HELD, Journal, Position
+from meter_mw.recovery import trail as module
 from meter_mw.recovery.register import Marks, Register
 from recovery.conftest import closing, packed
 
@@ -86,6 +89,30 @@ def test_a_gap_is_closed_by_who_has_read_all(trail: Trail, clock: Clock) -> None
 def test_what_is_not_in_the_journal_cannot_be_left_out(trail: Trail, clock: Clock) -> None:
     """Memory must hold what is kept nowhere else."""
     assert not trail.leaves_out(closing(clock).rid)
+
+
+def test_what_nobody_sends_is_sent_from_the_journal(
+    trail: Trail, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closing that is neither confirmed nor waiting is not left for ever."""
+    monkeypatch.setattr(module, "OVERDUE_S", 0.0)
+    kept(trail, clock, 1)
+    trail.look(is_idle=False)
+    assert trail.gap is None
+    trail.look(is_idle=True)
+    assert trail.gap == Position(0, 0)
+
+
+def test_what_the_journal_does_not_take_stays_in_memory(
+    trail: Trail, journal: Journal, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a gap too: what waits for the disk is in memory alone."""
+    ((first, _),) = kept(trail, clock, 1)
+    assert trail.leaves_out(first.rid)
+    held = closing(clock)
+    monkeypatch.setattr(journal, "append", lambda event, closing: HELD)
+    trail.keep(held.rid, b"{}", packed(held, clock))
+    assert not trail.leaves_out(held.rid)
 
 
 def test_a_loss_goes_back(trail: Trail, clock: Clock) -> None:

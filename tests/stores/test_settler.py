@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.model import RequestId
+from meter_mw.periods import Period
+from meter_mw.quota import Cap
 from meter_mw.stores import settler as module
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import (
     REMEMBERED_US,
     Cancel,
+    Charge,
     Closed,
     Closing,
     NotAsked,
@@ -33,7 +36,7 @@ from meter_mw.testing.stores import Clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from meter_mw.stores.port import Charge, Tally
+    from meter_mw.stores.port import Tally
 
 LONG = 20.0
 """Seconds after which a test gives up; none waits for as long when all is well."""
@@ -430,6 +433,12 @@ def test_settlers_can_be_collected(store: ScriptedStore) -> None:
     assert gone() is None
 
 
+def capped(number: int) -> Cancel:
+    """Give a closing that a record can keep, as it is about a cap."""
+    charge = Charge("c:1", Cap(5, Period.DAY), 1, 1, (0, 1, 2, 3))
+    return Cancel(RequestId(str(number)), "tag", (charge,))
+
+
 class Remembering:
     """A record that has what it is told, and takes down what it hears."""
 
@@ -476,12 +485,12 @@ def test_what_memory_cannot_hold_is_left_to_the_record() -> None:
     store.gate.clear()
     settler = Settler(store, most_waiting=3, record=record)
     for number in range(6):
-        settler.put(closing(number))
+        settler.put(capped(number))
     assert settler.waiting <= 5
     assert record.left
     assert settler.dropped == 0
     told: list[Closed] = []
-    settler.put(closing(9), told.append)
+    settler.put(capped(9), told.append)
     store.gate.set()
     assert settler.flush(LONG)
     assert set(store.settled).isdisjoint(record.left) or "9" in record.left

@@ -25,7 +25,7 @@ from meter_mw.policy.policy import Recovery, StoreCheck
 from meter_mw.recovery import reaping
 from meter_mw.recovery.backlog import Backlog, Inherited
 from meter_mw.recovery.register import Marks, Register
-from meter_mw.stores.canary import LEARN_US, Asked, Written, beat
+from meter_mw.stores.canary import LEARN_US, Asked, Written, beat, clear
 from meter_mw.stores.checking import Examined, findings
 from meter_mw.stores.kept import born_us, unpack
 from meter_mw.stores.port import StoreUnavailable
@@ -182,7 +182,9 @@ class Recoverer:
             try:
                 unclaim(register.path.parent)
                 register.drop()
-            except OSError as error:
+                if self._watched is not None and self._own is not None:
+                    clear(self._watched, self._own.estate.name, self._own.last)
+            except (OSError, StoreUnavailable) as error:
                 _log.debug("%s: stays claimed: %s", register.path, error)
         trail.forget()
 
@@ -224,6 +226,7 @@ class Recoverer:
         """Watch the estate that this process writes."""
         if self._trail.moved():
             self._own = None
+        self._trail.look(is_idle=self._stores.settler.waiting == 0)
         register = self._trail.ready()
         if register is not None and (self._own is None or self._own.register is not register):
             self._own = _Watch(register.path.parent, register)
@@ -440,9 +443,11 @@ class Recoverer:
                     self._heirs.remove(heir)
                     unclaim(heir.estate)
                     heir.register.drop()
+                    if self._watched is not None:
+                        clear(self._watched, heir.estate.name, heir.last)
                 elif heir.progress is not None:
                     claim(heir.estate, heir.progress.marks.settled)
-        except OSError as error:
+        except (OSError, StoreUnavailable) as error:
             _log.debug("what the store needs is not noted: %s", error)
 
     def _is_old(self, estate: Path) -> bool:

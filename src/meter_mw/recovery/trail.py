@@ -39,6 +39,9 @@ STORE = "store"
 
 _START = Position(0, 0)
 
+OVERDUE_S = 60.0
+"""Seconds after which a closing that nothing is done about is sent from the journal."""
+
 _RETRY_S = 1.0
 """Seconds between two attempts to make a register where the disk takes none."""
 
@@ -79,6 +82,9 @@ class Trail:
         self._order: deque[tuple[RequestId, Position]] = deque()
         self._ends: dict[RequestId, Position] = {}
         self._confirmed: dict[RequestId, int] = {}
+        self._unkept: set[RequestId] = set()
+        self._seen = (_START, time.monotonic())
+        self._complained = False
         self._end = self._low = _START
         self._gap: Position | None = None
 
@@ -109,8 +115,11 @@ class Trail:
                         self._register.mark(self._marks)
                         if self.made is not None:
                             self.made()
+                        self._complained = False
                 except OSError as error:
-                    _log.error("no register, so what a killed process leaves is not ended: %s", error)
+                    if not self._complained:
+                        _log.error("no register, so what a killed process leaves is not ended: %s", error)
+                    self._complained = True
         return self._register
 
     def _has_register(self) -> bool:
@@ -171,8 +180,10 @@ class Trail:
     def keep(self, rid: RequestId, event: bytes, packed: bytes) -> Position:
         """Put an event and its closing, or a closing alone, into the journal; raises `JournalError`."""
         with self._lock:
+            self._unkept.add(rid)
             position = self._journal.append(event, packed) if event else self._journal.note(packed)
             if position < HELD:
+                self._unkept.discard(rid)
                 self._end = position
                 if self._gap is None:
                     self._order.append((rid, position))
@@ -192,11 +203,26 @@ class Trail:
     def leaves_out(self, rid: RequestId) -> bool:
         """Be told that memory has no room for a closing; return whether the journal has it."""
         with self._lock:
+            if rid in self._unkept or (self._gap is None and rid not in self._ends):
+                return False
             if self._gap is None:
-                if rid not in self._ends:
-                    return False
                 self._open_gap(self._settled())
             return True
+
+    def look(self, *, is_idle: bool) -> None:
+        """Have sent from the journal what nobody has had sent: see to it that nothing stays for ever.
+
+        `is_idle` says that nothing waits in memory.
+        """
+        with self._lock:
+            settled, now = self._settled(), time.monotonic()
+            if not is_idle or not self._order or settled != self._seen[0]:
+                self._seen = (settled, now)
+            elif now - self._seen[1] >= OVERDUE_S:
+                _log.warning(
+                    "%d closings were sent by nobody, and are sent from the journal", len(self._order)
+                )
+                self._open_gap(settled)
 
     def rewind(self, marks: Marks) -> None:
         """Read all from the journal that is not settled by these marks: the store has lost it."""
@@ -251,6 +277,7 @@ class Trail:
         """Be told that the store has these closings."""
         with self._lock:
             for rid in rids:
+                self._unkept.discard(rid)
                 if rid in self._ends:
                     self._confirmed[rid] = self._confirmed.get(rid, 0) + 1
 

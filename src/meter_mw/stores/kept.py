@@ -15,7 +15,7 @@ import msgspec
 
 from meter_mw.model import RequestId
 from meter_mw.periods import Period
-from meter_mw.quota import Cap, Slots, closing_of
+from meter_mw.quota import Cap, Rate, Slots, closing_of
 from meter_mw.stores.port import NO_WINDOWS, REMEMBERED_US, Booking, Cancel, Charge, Settle
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class Kept:
     closing: Closing
     made_us: int
     admitted_us: int
+
+
+def is_kept(closing: Closing) -> bool:
+    """Whether a closing is about more than rates."""
+    return any(not isinstance(each.charge.quota, Rate) for each in closing.bookings)
 
 
 def pack(closing: Closing, made_us: int, admitted_us: int) -> bytes:

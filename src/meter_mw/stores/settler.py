@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from meter_mw import forks
-from meter_mw.stores.kept import Kept, due
+from meter_mw.stores.kept import Kept, due, is_kept
 from meter_mw.stores.outage import Outage
 from meter_mw.stores.port import NotAsked, Refusal, StoreUnavailable
 
@@ -141,12 +141,12 @@ class Settler:
 
         `admitted_us`: see `Kept`. The store may have it already since `tried_us`, where that is given.
         """
-        if self._record.gap is not None and booked is None and self._record.leaves_out(closing.rid):
-            return
-        if len(self._waiting) >= self._most_waiting:
-            if self._record.leaves_out(closing.rid):
+        is_full = len(self._waiting) >= self._most_waiting
+        if is_full or (self._record.gap is not None and booked is None):
+            if is_kept(closing) and self._record.leaves_out(closing.rid):
                 return
-            self._drop()
+            if is_full:
+                self._drop()
         self._waiting.append(_Waiting(Kept(closing, 0, admitted_us), booked, tried_us))
         if self._thread is None:
             self._start()
@@ -319,6 +319,9 @@ class DirectSettler:
     ) -> None:
         """Settle it, and tell what became of it."""
         _tell((booked,), self._store.settle((closing,)))
+
+    waiting = 0
+    """How many closings the store has not confirmed yet."""
 
     def flush(self, timeout: float) -> bool:  # noqa: ARG002 - nothing ever waits
         """Say that nothing waits."""
