@@ -296,7 +296,7 @@ def test_each_attempt_has_a_key_of_its_own(stripe: FakeStripe, caller: StripeSin
     assert first[2] == second[2]
 
 
-@pytest.mark.parametrize("fault", [429, 409, 401, 403])
+@pytest.mark.parametrize("fault", [429, 409, 401, 403, 404])
 def test_what_passes_is_tried_again(stripe: FakeStripe, sink: StripeSink, fault: int) -> None:
     """Nothing of it is in doubt, `Retry-After` is passed on, and nothing more is sent meanwhile."""
     sink.send([used(0)])

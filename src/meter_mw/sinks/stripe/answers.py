@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SESSION_EXPIRED = "billing_meter_event_session_expired"
 
+_MISSING = "resource_missing"
 _DUPLICATE_CODE = "duplicate_meter_event"
 _DUPLICATE_TEXT = "already exists with identifier"
 _LONGEST_REASON = 200
@@ -74,7 +75,9 @@ def outcome_of(answer: Answer | Retry | Unknown) -> Outcome:
         return Duplicate()
     # https://docs.stripe.com/error-low-level: the field goes beyond what the status says.
     is_passing = answer.status in _PASSING or answer.fields.get("stripe-should-retry") == "true"
-    return Retry(answer.retry_after, reason) if fault is None or is_passing else Permanent(reason)
+    # A 404 that names nothing that is missing is about the URL.
+    is_lost = fault is None or (answer.status == 404 and fault.code != _MISSING)
+    return Retry(answer.retry_after, reason) if is_passing or is_lost else Permanent(reason)
 
 
 def together(outcomes: Sequence[tuple[str, Outcome]]) -> Outcome:
