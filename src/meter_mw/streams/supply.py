@@ -31,7 +31,7 @@ _log = logging.getLogger("meter_mw.streams")
 FAILURES = (NotAsked, Unanswered, Refused)
 """What a call may end in."""
 
-MOST = 1000
+MOST = 250
 """Entries in one consignment, at most: a script stops the server for as long as it takes."""
 
 _COMPLAIN_EVERY = 30.0
