@@ -181,8 +181,9 @@ def _dialect(url: URL) -> URL:
 
 
 def _sqlite_engine(url: URL, timeout: float) -> Engine:
+    # Only a new file is touched: to close another would take this process's locks from it (POSIX).
     with contextlib.suppress(OSError):  # what is wrong, connecting will tell
-        os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(str(url.database), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     engine = create_engine(url, connect_args={"timeout": timeout / 2, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
