@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.recovery.backlog import Backlog, Inherited
-from meter_mw.recovery.register import Marks
+from meter_mw.recovery.marks import Marks
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import REMEMBERED_US, NotAsked, Refusal, StoreUnavailable
 from meter_mw.stores.settler import IN_DOUBT

@@ -13,7 +13,8 @@ import pytest
 from meter_mw.journal import Position
 from meter_mw.model import RequestId
 from meter_mw.recovery import register as module
-from meter_mw.recovery.register import SLOT, SLOTS, Marks, Register
+from meter_mw.recovery.marks import Marks
+from meter_mw.recovery.register import SLOT, SLOTS, Register
 from meter_mw.stores.canary import Written
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from meter_mw.recovery.register import Marks, Register
+from meter_mw.recovery.marks import Marks
+from meter_mw.recovery.register import Register
 register = Register.create(Path(sys.argv[1]))
 for number in range(3):
     register.open(str(number), b"packed-%d" % number)

@@ -8,7 +8,8 @@ import pytest
 
 from meter_mw.journal import HELD, Journal, Position
 from meter_mw.recovery import trail as module
-from meter_mw.recovery.register import Marks, Register
+from meter_mw.recovery.marks import Marks
+from meter_mw.recovery.register import Register
 from recovery.conftest import closing, packed
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from meter_mw.recovery.register import Marks, Register
+    from meter_mw.recovery.marks import Marks
+    from meter_mw.recovery.register import Register
     from meter_mw.stores.port import Closing, Store
 
 _log = logging.getLogger(__name__)

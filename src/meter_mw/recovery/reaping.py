@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from meter_mw import closing as closings
+from meter_mw.events import encode
+from meter_mw.journal import JournalError
 from meter_mw.journal.estates import segment_numbers, segment_path
 from meter_mw.journal.reading import read_closings, read_run
 from meter_mw.journal.segments import Position
 from meter_mw.model import Count, Receipt, RequestId, SubjectId, UsageEvent
-from meter_mw.stores.kept import pack, unpack
+from meter_mw.policy.delivery import Reap
+from meter_mw.stores.kept import born_us, pack, unpack
 from meter_mw.stores.port import Booking, Settle
 
 if TYPE_CHECKING:
@@ -27,8 +30,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meter_mw.admission import Admission
+    from meter_mw.journal import Journal
     from meter_mw.policy.policy import Policy
-    from meter_mw.recovery.register import Entry
+    from meter_mw.recovery.register import Entry, Register
+    from meter_mw.recovery.trail import Trail
+    from meter_mw.stores.access import Stores
     from meter_mw.stores.kept import Kept
 
 _log = logging.getLogger(__name__)
@@ -102,6 +108,60 @@ def bill(source: str, entry: Entry) -> tuple[UsageEvent, Kept | None]:
         for each in settled.bookings
     )
     return event, replace(kept, closing=Settle(settled.rid, settled.tag, bookings))
+
+
+class Reaper:
+    """Ends the requests that a dead process had on its way."""
+
+    def __init__(self, policy: Policy, stores: Stores, journal: Journal, trail: Trail) -> None:
+        self._policy = policy
+        self._stores = stores
+        self._journal = journal
+        self._trail = trail
+
+    def reap(self, register: Register) -> bool:
+        """End what is in a register, and cross it out; return whether that is done."""
+        estate = register.path.parent
+        entries = [(rid_of(entry), entry) for entry in register.entries()]
+        rids = {rid for rid, _ in entries if rid is not None}
+        try:
+            since_us = min((born_us(rid) for rid in rids), default=0)
+            known = ended(estate, rids, since_us) if rids else set()
+            for rid, entry in entries:
+                if rid is not None and rid not in known:
+                    self._end(entry)
+                register.cross_out(entry)
+        except (OSError, JournalError) as error:
+            _log.warning("%s: its requests are not ended yet: %s", estate, error)
+            return False
+        if rids - known:
+            how = "billed" if self._bills else "given back"
+            count = len(rids - known)
+            _log.warning("%s: %d requests were on their way when it was killed: %s", estate, count, how)
+        return True
+
+    @property
+    def _bills(self) -> bool:
+        return self._policy.events.reap is Reap.BILL
+
+    def _end(self, entry: Entry) -> None:
+        """Give back what a request was charged, or bill it; raises JournalError."""
+        event, kept = b"", None
+        try:
+            if entry.facts and self._bills:
+                usage, kept = bill(self._policy.source, entry)
+                event = encode(usage)
+            elif entry.packed:
+                kept = unpack(entry.packed)
+        except ValueError as error:
+            _log.error("a request of a dead process cannot be ended: %s", error)
+            return
+        packed = b"" if kept is None else self._trail.packed(kept.closing, kept.admitted_us)
+        if kept is not None and packed:
+            self._trail.keep(kept.closing.rid, event, packed)
+            self._stores.settler.put(kept.closing, admitted_us=kept.admitted_us)
+        elif event:
+            self._journal.append(event)
 
 
 def rid_of(entry: Entry) -> RequestId | None:

@@ -22,7 +22,7 @@ from zlib import crc32
 
 import msgspec
 
-from meter_mw.journal import Position
+from meter_mw.recovery.marks import MARKS_SIZE, Marks, read_marks, write_marks
 from meter_mw.stores.canary import Written
 
 if TYPE_CHECKING:
@@ -52,36 +52,10 @@ _PASSED = struct.Struct("<QQ")
 _PASSED_AT = 8
 _HEAD = struct.Struct("<HI")
 _TEXT_AT = 24
-_MARKS = struct.Struct("<QQQQQqqq")
 _MARKS_AT = (0, 256)
 _BEATS_AT = (1024, 2560)
 _MOST_BEATS = 1024
-_UNSAID = -1
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-_START = Position(0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """How far the closings of an estate are settled.
-
-    Those that end by `settled` the store has; those up to `sent` it may have, since `since_us`. What it was
-    told after `lost_after_us` it has lost, what it was told before it may have since `lost_since_us`; both
-    are None where it has lost nothing that is not brought back yet. Times are the store's, in µs.
-    """
-
-    settled: Position = _START
-    sent: Position = _START
-    since_us: int | None = None
-    lost_after_us: int | None = None
-    lost_since_us: int | None = None
-
-    def tried_us(self, end: Position, made_us: int) -> int | None:
-        """Give since when the store may have a closing; None where it surely has not."""
-        if end <= self.sent:
-            return self.since_us
-        lost = self.lost_after_us
-        return self.lost_since_us if lost is not None and made_us <= lost else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,31 +235,16 @@ class Register:
         """Read how far closings are settled; the beginning where that is not known."""
         found = []
         for at in _MARKS_AT:
-            text, _ = _text(self._mapped(), at, at, _MARKS.size + _HEAD.size)
-            if text is not None and len(text) == _MARKS.size:
-                found.append(_MARKS.unpack(text))
-        if not found:
-            return Marks()
-        latest = max(found)
-        self._serial = latest[0]
-        settled, sent = Position(*latest[1:3]), Position(*latest[3:5])
-        since, lost_after, lost_since = (None if each == _UNSAID else each for each in latest[5:])
-        return Marks(settled, sent, since, lost_after, lost_since)
+            text, _ = _text(self._mapped(), at, at, MARKS_SIZE + _HEAD.size)
+            if text is not None and len(text) == MARKS_SIZE:
+                found.append(read_marks(text))
+        self._serial, latest = max(found, key=lambda each: each[0], default=(self._serial, Marks()))
+        return latest
 
     def mark(self, marks: Marks) -> None:
         """Note how far closings are settled; two copies take turns, so that one is always whole."""
         self._serial += 1
-        times = (marks.since_us, marks.lost_after_us, marks.lost_since_us)
-        settled, sent = marks.settled, marks.sent
-        text = _MARKS.pack(
-            self._serial,
-            settled.sequence,
-            settled.offset,
-            sent.sequence,
-            sent.offset,
-            *(_UNSAID if each is None else each for each in times),
-        )
-        self._put(_MARKS_AT[self._serial % 2], text)
+        self._put(_MARKS_AT[self._serial % 2], write_marks(self._serial, marks))
 
     def beats(self) -> dict[str, Written]:
         """Read when the canaries of the estate were written last, by the part of the store."""

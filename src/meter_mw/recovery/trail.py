@@ -20,7 +20,8 @@ from meter_mw import forks
 from meter_mw.journal import HELD, JournalError, Position
 from meter_mw.journal.claims import LATER, claim
 from meter_mw.journal.parked import park
-from meter_mw.recovery.register import Marks, Register
+from meter_mw.recovery.marks import Marks
+from meter_mw.recovery.register import Register
 from meter_mw.stores.kept import pack, pack_cancel
 
 if TYPE_CHECKING:
@@ -179,6 +180,8 @@ class Trail:
 
     def keep(self, rid: RequestId, event: bytes, packed: bytes) -> Position:
         """Put an event and its closing, or a closing alone, into the journal; raises `JournalError`."""
+        if self._register is None:
+            self.ready()
         with self._lock:
             self._unkept.add(rid)
             position = self._journal.append(event, packed) if event else self._journal.note(packed)
