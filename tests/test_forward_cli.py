@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ from werkzeug.wrappers import Response
 
 from meter_mw.cli import main
 from meter_mw.journal.estates import estate_paths
+from meter_mw.meter import open_sinks
+from meter_mw.policy.loader import load
+from meter_mw.sinks.aggregate import Aggregate
+from meter_mw.sinks.base import Delivered
 from meter_mw.wsgi import MeterMiddleware
 from support.servers import free_port
 
@@ -33,6 +38,21 @@ version: 1
 service: tests
 identity: {secret: "${METER_KEY_SECRET}"}
 events: {journal: var, forwarder: daemon, retention: 0 s, sinks: [{file: out/usage.jsonl}]}
+"""
+
+WINDOWED = """
+version: 1
+service: tests
+identity: {secret: "${METER_KEY_SECRET}"}
+events:
+  journal: var
+  forwarder: daemon
+  sinks:
+    - stripe: acct
+      secret: "${STRIPE_KEY}"
+      api: "http://127.0.0.1:1"
+      stream: "http://127.0.0.1:1"
+      window: 1 minute
 """
 
 WRITER = """
@@ -87,6 +107,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     """Stand in a folder with a policy; start processes there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METER_KEY_SECRET", "k" * 32)
+    monkeypatch.setenv("STRIPE_KEY", "sk_test_1")
     Path("meter.yaml").write_text(POLICY)
     Path("out").mkdir()
     started: list[Running] = []
@@ -188,6 +209,29 @@ def test_once(run: Callable[..., Running]) -> None:
     Path("away").rename("out")
     assert forward(run, "--once").process.wait(60) == 0
     assert delivered() == expected(range(310))
+
+
+def test_once_waits_for_windows_that_are_over(run: Callable[..., Running]) -> None:
+    """All is delivered when the records of closed windows are, and not when their events are in windows."""
+    Path("meter.yaml").write_text(WINDOWED)
+    (sink,) = open_sinks(load("meter.yaml"))
+    assert isinstance(sink, Aggregate)
+    then = datetime.now(UTC) - timedelta(hours=2)
+    event: dict[str, object] = {"id": "event-1", "source": "urn:meter-mw:tests", "subject": "cus_1"}
+    event |= {"type": "meter_mw.request.v1", "time": then.isoformat(), "data": {"requests": 1}}
+    aggregate = Aggregate(sink.sink, sink.windows, ("requests",), clock=then.timestamp)
+    assert aggregate.send([json.dumps(event).encode()]) == [Delivered()]
+    status, log = forward(run, "--once", "--grace", "300 ms").end()
+    assert status == 1
+    assert "did not take 1 events" in log
+
+
+def test_a_journal_that_cannot_be_read_is_told(run: Callable[..., Running]) -> None:
+    """Nothing was looked at, so nothing is said to be delivered."""
+    Path("var").write_text("no folder")
+    result = CliRunner().invoke(main, ["forward", "--once"])
+    assert result.exit_code == 1
+    assert "Not a directory" in result.stderr
 
 
 def test_sigterm_delivers_what_is_there(run: Callable[..., Running]) -> None:

@@ -26,6 +26,7 @@ from meter_mw.cli.lines import log_to_stderr
 from meter_mw.cli.origin import STREAM, origin_of, stream_of
 from meter_mw.cli.policies import refuse
 from meter_mw.journal.convoy import Convoy
+from meter_mw.journal.estates import estate_paths
 from meter_mw.journal.forwarder import names_of
 from meter_mw.journal.holdings import Holdings
 from meter_mw.journal.journal import Journal
@@ -150,6 +151,10 @@ def _sinks(rules: Policy, origin: SinkRule | None) -> list[Sink]:
 def _stock(rules: Policy, sinks: Sequence[Sink]) -> Stock:
     """Give what is to be forwarded: what the journal's directory holds."""
     events = rules.events
+    try:
+        estate_paths(events.journal)
+    except OSError as error:
+        refuse(f"{events.journal}: {error.strerror}")
     space = Space(events.journal, events.max_bytes, time.monotonic)
 
     def is_pressed() -> bool:
@@ -206,7 +211,7 @@ def _serve(asked: threading.Event) -> int:
 
 def _deliver_once(convoy: Convoy, asked: threading.Event, grace: float) -> int:
     """Deliver what is there now; return 1 when nothing went on for the grace, or the end was asked for."""
-    arrived = convoy.stock.due()
+    arrived = convoy.due()
     convoy.hurry()
     done, since = -1, time.monotonic()
     while not arrived(POLL):

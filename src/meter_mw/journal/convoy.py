@@ -93,15 +93,24 @@ class Convoy:
         A sink that is waiting after a failure is tried at once, save where it asked for the wait.
         Of windows those are delivered that are over.
         """
-        deadline = time.monotonic() + timeout
         self.wake()
-        arrived = self.stock.due()
+        arrived = self.due()
+        self.hurry()
+        return arrived(timeout)
+
+    def due(self) -> Callable[[float], bool]:
+        """Note what is there now, and what windows are over; see `Stock`."""
+        in_stock = self.stock.due()
         for each in self._sealed:
             each.hasten()
-        self.hurry()
-        return arrived(timeout) and all(
-            each.arrived(max(0.0, deadline - time.monotonic())) for each in self._sealed
-        )
+
+        def arrived(timeout: float) -> bool:
+            deadline = time.monotonic() + timeout
+            return in_stock(timeout) and all(
+                each.arrived(max(0.0, deadline - time.monotonic())) for each in self._sealed
+            )
+
+        return arrived
 
     def hurry(self) -> None:
         """End every nap, and every wait that is our own."""
