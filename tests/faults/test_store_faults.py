@@ -30,6 +30,7 @@ from meter_mw.model import Count
 from meter_mw.policy.loader import load as load_policy
 from meter_mw.policy.policy import Recovery
 from meter_mw.policy.terms import Failure
+from meter_mw.stores import canary
 from support.cluster import Cluster
 from support.policies import EGRESS, SECRET, cap, key_of, policy, request, sink
 from support.servers import free_port
@@ -278,9 +279,10 @@ def test_18_a_foreign_key(
 
 
 def test_caps_while_counts_are_brought_back(
-    open_site: Callable[..., Site], start_redis: Callable[..., RedisServer]
+    open_site: Callable[..., Site], start_redis: Callable[..., RedisServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the detection on a cap that fails closed answers as for a store that is away, for some seconds."""
+    monkeypatch.setattr(canary, "LEARN_US", 2_000_000)
     server = start_redis()
     site = open_site(server)
     meter = site.open()

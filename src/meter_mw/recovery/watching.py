@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from meter_mw.journal import Position
 from meter_mw.recovery.marks import Marks
-from meter_mw.stores.canary import LEARN_US, Asked, Written, beat
+from meter_mw.stores import canary
+from meter_mw.stores.canary import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,7 +53,7 @@ class Watched(Protocol):
 class Watcher:
     """Writes canaries, and knows whether counts are being brought back. Used by one thread at a time."""
 
-    def __init__(self, store: Asked, now_us: Callable[[], int], *, learns: bool) -> None:
+    def __init__(self, store: canary.Asked, now_us: Callable[[], int], *, learns: bool) -> None:
         self._store = store
         self._now_us = now_us
         self._learns = learns
@@ -65,20 +66,20 @@ class Watcher:
 
     def look(self, estates: Sequence[Watched]) -> None:
         """Write all canaries, and send back those whose store has lost data; raises StoreUnavailable."""
-        learn_us = LEARN_US if any(each.canaries.lost for each in estates) else 0
+        learn_us = canary.LEARN_US if any(each.canaries.lost for each in estates) else 0
         for each in estates:
             beats = self._beat(each, learn_us)
             doubted = [found for found in beats if not found.is_fine]
             if doubted:
                 self._note(each, doubted)
-                beats = self._beat(each, LEARN_US if each.canaries.lost else 0)
+                beats = self._beat(each, canary.LEARN_US if each.canaries.lost else 0)
             until_us = max((found.learn_until_us for found in beats), default=0)
             if self._learns:
                 self._until_us = until_us if until_us > self._now_us() else 0
 
     def _beat(self, watched: Watched, learn_us: int) -> list[Beat]:
         canaries = watched.canaries
-        beats = beat(
+        beats = canary.beat(
             self._store, canaries.estate.name, canaries.last, _saying(watched.marks()), learn_us=learn_us
         )
         told = {each.part: Written(each.at_us, each.run) for each in beats if each.is_fine}
@@ -100,7 +101,7 @@ class Watcher:
         canaries.lost |= {each.part for each in lost}
         watched.go_back(back)
         if self._learns and lost:
-            self._until_us = lost[0].now_us + LEARN_US
+            self._until_us = lost[0].now_us + canary.LEARN_US
 
 
 def _saying(marks: Marks) -> str:

@@ -30,7 +30,8 @@ _PATIENCE_US = 1_000_000
 # KEYS     the canary, its twin (either may be evicted), and until when counts are being brought back
 # ARGV[1]  the time that was written last, or nothing where any will do; [2] what else the canary says;
 #      [3]  the us from now on that counts are being brought back by the caller; [4] ms that keys live;
-#      [5]  which run of the server it was, or nothing where that is not known
+#      [5]  which run of the server it was, or nothing where that is not known; [6] the us from now on that
+#           counts are being brought back where data is found to be lost
 # Replies  {'lost', 'restarted' or '', what is found, now, until when counts are being brought back, the run}
 _SCRIPT = """
 local time = redis.call('TIME')
@@ -47,7 +48,7 @@ local info = redis.pcall('INFO', 'server')
 local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
 local lost = ARGV[1] ~= '' and at < tonumber(ARGV[1])
 local restarted = ARGV[5] ~= '' and run ~= '' and run ~= ARGV[5]
-local learns = math.max(tonumber(ARGV[3]), lost and LEARN or 0)
+local learns = math.max(tonumber(ARGV[3]), lost and tonumber(ARGV[6]) or 0)
 local stored = redis.call('GET', KEYS[3])
 local till = stored and tonumber(stored) or 0
 if learns > 0 and now + learns > till then
@@ -61,7 +62,7 @@ if not lost and not restarted then
 end
 local status = lost and 'lost' or restarted and 'restarted' or ''
 return {status, found, string.format('%.0f', now), string.format('%.0f', till), run}
-""".replace("LEARN", str(LEARN_US))
+"""
 
 
 class Written(NamedTuple):
@@ -121,7 +122,7 @@ def beat(store: Asked, estate: str, last: dict[str, Written], said: str, *, lear
         keys = (name, f"{name}:twin", f"mw:{{{part}}}:learning")
         known = last.get(part)
         expected, run = (str(known.at_us), known.run) if known else ("", "")
-        calls.append(("EVAL", _SCRIPT, 3, *keys, expected, said, learn_us, _KEPT_MS, run))
+        calls.append(("EVAL", _SCRIPT, 3, *keys, expected, said, learn_us, _KEPT_MS, run, LEARN_US))
     replies = store.ask(calls, patience_us=_PATIENCE_US)
     return [_read(part, reply) for part, reply in zip(parts, replies, strict=True)]
 
