@@ -20,7 +20,7 @@ from meter_mw.sinks.poster import Poster
 from meter_mw.sinks.sifting import sift
 from meter_mw.sinks.stripe.answers import outcome_of, together
 from meter_mw.sinks.stripe.calls import Calls
-from meter_mw.sinks.stripe.lines import Ledger, MeterEvent
+from meter_mw.sinks.stripe.lines import MeterEvent, Translator
 from meter_mw.sinks.stripe.stream import MOST, Stream
 from meter_mw.sinks.translating import Refused
 
@@ -70,7 +70,7 @@ class StripeSink:
         self.max_batch = MOST if streams else _MOST_CALLS
         self._posters = Poster(api, timeout=timeout), Poster(events, timeout=timeout)
         self._meters = dict(meters)
-        self._ledger = Ledger(self._meters, customers)
+        self._translator = Translator(self._meters, customers)
         self._calls = Calls(self._posters[0], secret, keys)
         self._stream = Stream(*self._posters, secret, keys, clock=monotonic) if streams else None
         self._clock = clock
@@ -102,7 +102,7 @@ class StripeSink:
         start, end = start_us // 1_000_000, end_us // 1_000_000
         found = {}
         for subject in subjects:
-            customer = self._ledger.customer(subject)
+            customer = self._translator.customer(subject)
             for field, event_name in self._meters.items() if customer else ():
                 total = self._calls.total(event_name, customer or "", start, end)
                 if total is not None:
@@ -116,7 +116,7 @@ class StripeSink:
         now = self._clock()
         for place, payload in enumerate(batch):
             try:
-                orders = self._ledger.orders(payload, now)
+                orders = self._translator.orders(payload, now)
             except Refused as refusal:
                 found[place] = Permanent(str(refusal))
                 continue

@@ -54,7 +54,7 @@ class Cancel:
 Order: TypeAlias = MeterEvent | Cancel
 
 
-class Ledger:
+class Translator:
     """Writes orders: `meters` gives the event name of each quantity, `customers` the id of a subject."""
 
     def __init__(self, meters: Mapping[str, str], customers: Mapping[str, str]) -> None:
