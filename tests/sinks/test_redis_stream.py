@@ -292,3 +292,21 @@ def test_a_server_that_may_lose_events_is_told_of(
     client.config_set("maxmemory-policy", "noeviction")
     assert caplog.text.count("the server may delete events") == 1
     assert caplog.text.count("appendonly is off") == 1
+
+
+@on_every_redis
+def test_a_server_that_was_demoted(
+    sink: RedisStreamSink, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A replica takes nothing; the name may lead elsewhere by now, so the next attempt connects anew."""
+    sink.send([event(1)])
+    client.replicaof("127.0.0.1", 1)
+    try:
+        with caplog.at_level(logging.ERROR):
+            outcomes = [sink.send([event(2)])[0] for _ in range(2)]
+    finally:
+        client.replicaof("NO", "ONE")
+    assert all(isinstance(each, Retry) and "READONLY" in each.reason for each in outcomes)
+    assert sink._line.openings == 2
+    assert "check the server" not in caplog.text
+    assert list(sink.send([event(2)])) == [Delivered()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ _QUIET: dict[str, object] = (
     else {"lib_name": None, "lib_version": None}
 )
 # Answers after which another connection, or another node, may do better.
+_INNER = re.compile(r"(?<![A-Za-z])-?(READONLY|OOM|WRONGTYPE|NOPERM|MISCONF|MASTERDOWN|NOREPLICAS)\b")
 _ELSEWHERE = ("READONLY", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "NOAUTH")
 
 
@@ -53,7 +55,9 @@ class Refused(Exception):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.word = text.partition(" ")[0]
+        # Before Redis 7 the error of a call in a script comes wrapped into an ERR of the script's.
+        inner = _INNER.search(text) if text.startswith("ERR ") else None
+        self.word = inner[1] if inner else text.partition(" ")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ STREAM = "meter-mw:events"
 _DAY = 86_400.0
 _MINUTE = 60
 _MARK = 16
-_PASSING = frozenset({"TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "BUSY"})
+_PASSING = frozenset({"TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "NOREPLICAS", "BUSY"})
 
 # A script is no transaction: what it wrote before an error stays. So everything that can be wrong is
 # looked at first, the entry is written before its mark, and is taken back where the mark is refused:
