@@ -78,13 +78,19 @@ def test_a_gap_is_closed_by_who_has_read_all(trail: Trail, clock: Clock) -> None
     """What memory leaves out is read from the last settled on, until nothing is left that was written."""
     several = kept(trail, clock, 2)
     assert trail.leaves_out(several[1][0].rid)
+    assert trail.marks.beyond_us is None
+    noted = trail.sending((several[0][0].rid,))
+    assert trail.marks.tried_us(several[1][1], 0) == clock()  # whoever takes over late is careful
+    trail.unsent(noted)
+    assert trail.marks.beyond_us is None
+    trail.sending((several[0][0].rid,))
     assert trail.gap == Position(0, 0)
     ((_, later),) = kept(trail, clock, 1)
     assert not trail.passed(several[1][1])
     assert trail.gap == several[1][1]
     assert trail.passed(later)
     assert trail.gap is None
-    assert trail.save().settled == later
+    assert (trail.save().settled, trail.marks.beyond_us) == (later, None)
 
 
 def test_what_is_not_in_the_journal_cannot_be_left_out(trail: Trail, clock: Clock) -> None:

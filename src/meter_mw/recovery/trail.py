@@ -25,7 +25,7 @@ from meter_mw.recovery.register import Register
 from meter_mw.stores.kept import pack, pack_cancel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from meter_mw.journal import Journal
     from meter_mw.model import RequestId
@@ -134,6 +134,8 @@ class Trail:
             return False
         with self._lock:
             self._register = None
+            self._open_gap(self._end)
+            self._gap = None
         register.disown()
         return True
 
@@ -206,7 +208,8 @@ class Trail:
     def leaves_out(self, rid: RequestId) -> bool:
         """Be told that memory has no room for a closing; return whether the journal has it."""
         with self._lock:
-            if rid in self._unkept or (self._gap is None and rid not in self._ends):
+            unread = self._register is None or (self._gap is None and rid not in self._ends)
+            if unread or rid in self._unkept:
                 return False
             if self._gap is None:
                 self._open_gap(self._settled())
@@ -219,7 +222,7 @@ class Trail:
         """
         with self._lock:
             settled, now = self._settled(), time.monotonic()
-            if not is_idle or not self._order or settled != self._seen[0]:
+            if not is_idle or not self._order or settled != self._seen[0] or self._register is None:
                 self._seen = (settled, now)
             elif now - self._seen[1] >= OVERDUE_S:
                 _log.warning(
@@ -246,13 +249,14 @@ class Trail:
         with self._lock:
             self._gap = self._low = position
             closed = position >= self._end
-            lost = (None, None) if closed else (self._marks.lost_after_us, self._marks.lost_since_us)
+            marks = replace(self._marks, settled=position)
             if closed:
                 self._gap = None
-            self._note(replace(self._marks, settled=position, lost_after_us=lost[0], lost_since_us=lost[1]))
+                marks = replace(marks, lost_after_us=None, lost_since_us=None, beyond_us=None)
+            self._note(marks)
             return closed
 
-    def sending(self, rids: Iterable[RequestId] = (), to: Position = _START) -> object:
+    def sending(self, rids: Sequence[RequestId] = (), to: Position = _START) -> object:
         """Note, before they are sent, that the store may soon have these closings, or all up to a place.
 
         Returns what `unsent` takes where nothing reached the store.
@@ -261,7 +265,9 @@ class Trail:
             before = self._marks
             end = max((self._ends.get(rid, _START) for rid in rids), default=to)
             settled = self._settled()
-            if end > before.sent or settled > before.settled:
+            if self._gap is not None and rids and before.beyond_us is None:
+                self._note(replace(before, beyond_us=self._clock()))
+            elif end > before.sent or settled > before.settled:
                 since = before.since_us if settled < before.sent else None
                 sent = max(end, before.sent)
                 self._note(replace(before, settled=settled, sent=sent, since_us=since or self._clock()))
@@ -273,8 +279,11 @@ class Trail:
             return
         before, after = noted
         with self._lock:
-            if self._marks.sent == after.sent and self._marks.since_us == after.since_us:
-                self._note(replace(self._marks, sent=before.sent, since_us=before.since_us))
+            now = self._marks
+            if (now.sent, now.since_us, now.beyond_us) == (after.sent, after.since_us, after.beyond_us):
+                self._note(
+                    replace(now, sent=before.sent, since_us=before.since_us, beyond_us=before.beyond_us)
+                )
 
     def confirmed(self, rids: Iterable[RequestId]) -> None:
         """Be told that the store has these closings."""

@@ -58,7 +58,7 @@ class Record(Protocol):
     def leaves_out(self, rid: RequestId) -> bool:
         """Be told that memory has no room for a closing; return whether the record will have it sent."""
 
-    def sending(self, rids: Iterable[RequestId]) -> object:
+    def sending(self, rids: Sequence[RequestId]) -> object:
         """Be told, before they are sent, that the store may soon have these closings."""
 
     def unsent(self, noted: object) -> None:
@@ -77,7 +77,7 @@ class NoRecord:
         """Say that nobody else has it."""
         return False
 
-    def sending(self, rids: Iterable[RequestId]) -> None:
+    def sending(self, rids: Sequence[RequestId]) -> None:
         """Note nothing."""
 
     def unsent(self, noted: object) -> None:
