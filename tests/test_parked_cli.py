@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from meter_mw.cli import main
 from meter_mw.journal.parked import park, parked_id, read_all
 from meter_mw.journal.unparking import sole
+from meter_mw.recovery.trail import STORE
 from meter_mw.sinks import HttpSink
 
 if TYPE_CHECKING:
@@ -226,3 +227,11 @@ def test_one_at_a_time(biller: Biller) -> None:
     assert result.exit_code == 1
     assert result.stderr == "another meter-mw parked is at work here; nothing was done\n"
     assert biller.seen == []
+
+
+def test_a_closing_for_the_store_is_no_event_of_a_sink() -> None:
+    """It is told for what it is, and not as of a sink that the policy has lost."""
+    park(Path("var"), STORE, "in doubt", b"\x81\xff")
+    result = parked("retry", parked_id(STORE, b"\x81\xff"))
+    assert result.exit_code == 1
+    assert "counts are off by it, and no bill: drop it" in result.stderr

@@ -19,6 +19,7 @@ from meter_mw.journal.parked import Change, State, note, parked_path, read_all
 from meter_mw.journal.unparking import Busy, is_in_doubt, resend, sole
 from meter_mw.meter import open_sinks
 from meter_mw.policy.problems import PolicyError, printable, quoted
+from meter_mw.recovery.trail import STORE
 from meter_mw.sinks.base import Delivered, Duplicate
 
 if TYPE_CHECKING:
@@ -137,6 +138,9 @@ def _resent(rules: Policy, directory: Path, chosen: Sequence[Parked], *, anyway:
     taken = 0
     for name, events in of_sink.items():
         sink = sinks.get(name)
+        if name == STORE:
+            _tell(events, "the store is not sent it; counts are off by it, and no bill: drop it")
+            continue
         if sink is None:
             _tell(events, f"the policy has no sink {name} any more")
             continue

@@ -128,10 +128,16 @@ class Courier:
 
     def step(self) -> float | None:
         """Make at most one attempt, and return the seconds until the next; `None` when nothing waits."""
+        wait = self._step()
+        # After the attempt: to count a long backlog takes a while, and the first event is not to wait for it.
         now = self._clock()
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
             self._look()
+        return wait
+
+    def _step(self) -> float | None:
+        now = self._clock()
         self.takes_news = self._not_before <= now
         if not self.takes_news:
             return self._not_before - now
