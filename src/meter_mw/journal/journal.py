@@ -210,7 +210,8 @@ class Journal:
         if self._overflow:
             _log.error("%r: %d events were in memory alone, and are lost", self, len(self._overflow))
             self._overflow.give_up()
-        if told := self._overflow.end():
+            self._overflow.end()
+        elif told := self._overflow.end():
             _log.warning(told)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
