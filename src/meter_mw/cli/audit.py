@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -106,7 +106,7 @@ def prove(event: str, policy: str, event_file: Path | None) -> None:
 @click.argument("proof", type=click.File("rb"))
 @_policy
 @_public_key
-def check(proof: click.utils.LazyFile, policy: str, public_key: Path | None) -> None:
+def check(proof: TextIO, policy: str, public_key: Path | None) -> None:
     """Check a proof (a file, or - for standard input); the exit status is 1 where it does not hold."""
     try:
         given = proofs.Proof.decode(proof.read())
