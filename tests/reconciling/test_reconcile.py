@@ -18,7 +18,10 @@ from meter_mw.journal import Journal
 from meter_mw.meter import Meter, open_sinks
 from meter_mw.model import SubjectId, UsageEvent
 from meter_mw.policy.loader import load
+from meter_mw.reconciling.report import Ledger, Reconciliation
+from meter_mw.reconciling.sums import Adding
 from meter_mw.rids import new_rid
+from meter_mw.stores.memory import MemoryStore
 from support.fakes.openmeter import TOKEN, FakeOpenMeter
 from support.policies import request
 
@@ -150,6 +153,35 @@ def test_the_counters_of_the_store_are_compared(folder: Path) -> None:
     assert result.exit_code == 1
     missing = json.loads(result.stdout.splitlines()[0])
     assert (missing["place"], missing["recorded"], missing["found"]) == ("store: monthly", 8, 7)
+
+
+def reconciliation(*, ledger: bool) -> Reconciliation:
+    rules = load("meter.yaml")
+    sinks = open_sinks(rules) if ledger else []
+    return Reconciliation(rules, sinks, next((each for each in sinks if isinstance(each, Ledger)), None))
+
+
+def test_the_journal_is_read_as_often_for_many_subjects_as_for_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal(*(event for number in range(20) for event in events(1, f"subject-{number}")))
+    deliver()
+    reads: list[object] = []
+    read = Adding.read
+    monkeypatch.setattr(Adding, "read", lambda adding, sinks: reads.append(adding) or read(adding, sinks))
+    store = MemoryStore()
+    assert len(list(reconciliation(ledger=True).counted(store, store.now_us()))) == 40
+    assert len(reads) == 2
+
+
+def test_what_a_journal_alone_does_not_keep_is_not_compared(folder: Path) -> None:
+    """A cap counts for a month, and the journal keeps an hour of it: that is no drift."""
+    text = (folder / "meter.yaml").read_text().replace("30 days", "1 hour")
+    (folder / "meter.yaml").write_text(text)
+    journal(*events(3, at=datetime.now(UTC)))
+    store = MemoryStore()
+    later_us = store.now_us() + 2 * 3_600_000_000
+    assert list(reconciliation(ledger=False).counted(store, later_us)) == []
 
 
 def test_a_backend_is_compared_by_what_it_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

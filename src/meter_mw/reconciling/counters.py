@@ -23,7 +23,7 @@ _ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
+class Counted:
     """The count of one cap of one subject, since its window opened."""
 
     limit: str
@@ -41,7 +41,7 @@ def caller_of(policy: Policy, subject: str, plan: str | None, account: str | Non
     return policy.caller(listed or KeyEntry(subject=subject, plan=known, account=account), None)
 
 
-def counters(policy: Policy, store: Store, caller: Caller) -> Iterator[Counter]:
+def counters(policy: Policy, store: Store, caller: Caller) -> Iterator[Counted]:
     """Give the counts of a subject's own caps; raises StoreUnavailable."""
     for _ in range(_ROUNDS):
         now_us = store.now_us()
@@ -59,7 +59,7 @@ def counters(policy: Policy, store: Store, caller: Caller) -> Iterator[Counter]:
         if tally.verdict is Verdict.REFRESH:
             continue
         for line, reading in zip(lines, tally.readings, strict=True):
-            yield Counter(
+            yield Counted(
                 line.limit.name,
                 caller.subject,
                 field_of(line.limit.meter),

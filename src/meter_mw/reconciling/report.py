@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from meter_mw.policy.policy import Policy
+    from meter_mw.reconciling.counters import Counted
     from meter_mw.reconciling.sums import Sums
     from meter_mw.stores.port import Store
 
@@ -48,7 +49,7 @@ class Reconciliation:
 
         Raises `OSError`, and `LookupError` where nothing tells any more what was recorded.
         """
-        is_kept = window_us[0] >= now_us - self.policy.events.retention_us
+        is_kept = self._is_kept(window_us[0], now_us)
         if self.ledger is None and not is_kept:
             raise LookupError(
                 "the journal keeps nothing of that time (events.retention), and no sink is a ledger"
@@ -62,33 +63,45 @@ class Reconciliation:
                 yield from self._asked(sink, window_us, recorded, sums)
 
     def counted(self, store: Store, now_us: int) -> Iterator[Row]:
-        """Compare the store: each subject's caps, since their windows opened; raises `OSError`."""
-        known: dict[tuple[int, int], tuple[Mapping[Amount, int], Sums]] = {}
+        """Compare the store: each subject's caps, since their windows opened; raises `OSError`.
+
+        Without a ledger those are left out of whose windows the journal has not all. What is recorded while
+        this goes on is a drift, of which the next look knows nothing.
+        """
         sums = self._sums((0, now_us))
-        plans = sums.plans
+        by_start: dict[int, list[Counted]] = defaultdict(list)
         for subject in self._subjects(sums, (0, now_us)):
-            caller = caller_of(self.policy, subject, *plans.get(subject, (None, None)))
+            caller = caller_of(self.policy, subject, *sums.plans.get(subject, (None, None)))
             try:
                 found = list(counters(self.policy, store, caller))
             except StoreUnavailable as outage:
                 yield from silent(STORE, (0, now_us), {Amount(subject, ""): 0}, str(outage))
                 continue
             for each in found:
-                window_us = (each.start_us, each.now_us + 1)
-                if window_us not in known:
-                    of_window = self._sums(window_us)
-                    known[window_us] = (self._recorded(of_window, window_us), of_window)
-                recorded, of_window = known[window_us]
-                amount = Amount(subject, each.field)
-                yield from rows(
-                    f"{STORE}: {each.limit}",
-                    window_us,
-                    {amount: recorded.get(amount, 0)},
-                    {amount: each.used},
-                    in_flight={},
-                    parked={},
-                    late=of_window.late,
-                )
+                if self.ledger is not None or self._is_kept(each.start_us, now_us):
+                    by_start[each.start_us].append(each)
+        for start_us, counts in sorted(by_start.items()):
+            yield from self._in_window(counts, (start_us, max(each.now_us for each in counts) + 1))
+
+    def _in_window(self, counts: Sequence[Counted], window_us: tuple[int, int]) -> Iterator[Row]:
+        """Compare what the store counts in one window; that is read once for all."""
+        sums = self._sums(window_us)
+        recorded = self._recorded(sums, window_us)
+        for each in counts:
+            amount = Amount(each.subject, each.field)
+            yield from rows(
+                f"{STORE}: {each.limit}",
+                window_us,
+                {amount: recorded.get(amount, 0)},
+                {amount: each.used},
+                in_flight={},
+                parked={},
+                late=sums.late,
+            )
+
+    def _is_kept(self, start_us: int, now_us: int) -> bool:
+        """Say whether the journal surely has all of what was recorded from a time on."""
+        return start_us >= now_us - self.policy.events.retention_us
 
     def _subjects(self, sums: Sums, window_us: tuple[int, int]) -> list[str]:
         """Give whose usage is compared: those that were named, or all that anyone knows of."""
