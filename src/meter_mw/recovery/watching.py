@@ -97,7 +97,8 @@ class Watcher:
             ago = f"as it was {(each.now_us - each.at_us) / 1e6:.1f} s ago" if each.at_us else "empty"
             what = "has lost data: it is" if each.lost else "was started anew, and may be"
             _log.error("the store %s %s; what it was told since then is sent again", what, ago)
-            canaries.last.pop(each.part, None)
+            # What is found has to be found again: more may be lost before the canary is written.
+            canaries.last[each.part] = Written(each.at_us, each.run)
         canaries.lost |= {each.part for each in lost}
         watched.go_back(back)
         if self._learns and lost:
@@ -132,7 +133,7 @@ def _back(before: Marks, last: dict[str, Written], doubted: list[Beat]) -> Marks
     if before.lost_after_us is not None:
         follows_us = max(follows_us, before.lost_after_us)
         since.append(before.lost_since_us or 0)
-    return Marks(settled, settled, None, follows_us, min(since))
+    return Marks(settled, settled, None, follows_us, min(since), before.beyond_us)
 
 
 def _followed_us(beat: Beat, last: Written | None) -> int:

@@ -66,7 +66,7 @@ return {status, found, string.format('%.0f', now), string.format('%.0f', till), 
 
 
 class Written(NamedTuple):
-    """When a canary was written last (µs of the store's time), and in which run of the server."""
+    """When a canary was written last (µs of the store's time, 0 for never), and in which run of it."""
 
     at_us: int
     run: str
@@ -121,7 +121,8 @@ def beat(store: Asked, estate: str, last: dict[str, Written], said: str, *, lear
         name = _name(part, estate)
         keys = (name, f"{name}:twin", f"mw:{{{part}}}:learning")
         known = last.get(part)
-        expected, run = (str(known.at_us), known.run) if known else ("", "")
+        expected = str(known.at_us) if known and known.at_us else ""
+        run = known.run if known else ""
         calls.append(("EVAL", _SCRIPT, 3, *keys, expected, said, learn_us, _KEPT_MS, run, LEARN_US))
     replies = store.ask(calls, patience_us=_PATIENCE_US)
     return [_read(part, reply) for part, reply in zip(parts, replies, strict=True)]
