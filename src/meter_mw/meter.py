@@ -321,13 +321,23 @@ def refuse_unsafe(store: Store) -> None:
 def open_sinks(policy: Policy) -> list[Sink]:
     """Open the sinks of a policy. Nothing is connected yet.
 
-    Raises PolicyError for settings that contradict each other.
+    Raises PolicyError for settings that contradict each other, and for two sinks that are one.
     """
     service = Service(policy.source, policy.quantities, policy.events.journal)
-    sinks = []
+    sinks: list[Sink] = []
+    places: dict[str, str] = {}
+    problems = []
     for index, rule in enumerate(policy.events.sinks):
+        place = f"events.sinks[{index}]"
         try:
             sinks.append(rule.kind.open(rule.settings, service))
         except ValueError as mistake:
-            raise PolicyError([Problem(str(mistake), path=f"events.sinks[{index}]")]) from None
+            problems.append(Problem(str(mistake), path=place))
+            continue
+        other = places.setdefault(sinks[-1].name, place)
+        if other != place:
+            said = f"events go there already, by {other}; each would arrive twice"
+            problems.append(Problem(said, path=place))
+    if problems:
+        raise PolicyError(problems)
     return sinks

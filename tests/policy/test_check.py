@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ ENVIRON = {
     "METER_KEY_SECRET": "canary-secret-0123456789",
     "CANARY": "canary",
     "HOOK_SECRET": "canary-hook",
+    "STRIPE_KEY": "sk_test_canary",
     "METER_POLICY": None,
     "METER_STORE": None,
 }
@@ -35,7 +37,7 @@ def check(*words: str, **environ: str) -> Result:
 
 @pytest.fixture(autouse=True)
 def _path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.path", ["somewhere"])
+    monkeypatch.setattr("sys.path", [*sys.path])  # which the command adds to
 
 
 def test_problems_go_to_standard_error_and_the_status_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,3 +153,34 @@ def test_a_store_that_no_connection_understands_is_a_problem(query: str, tmp_pat
     result = check(str(policy))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"{policy}: store: ")
+
+
+@pytest.mark.parametrize(
+    ("events", "complaint"),
+    [
+        (
+            'sinks: [{sql: "postgresql://a@db/usage"}, {sql: "postgresql://b@db/usage"}]',
+            "events.sinks[1]: events go there already, by events.sinks[0]; each would arrive twice",
+        ),
+        (
+            'sinks: [{http: "https://a.example/x"}, {http: "https://a.example:443/x"}]',
+            "events.sinks[1]: events go there already, by events.sinks[0]; each would arrive twice",
+        ),
+        (
+            'sinks: [{lago: "https://lago.example", secret: "${HOOK_SECRET}", meters: {tokns: t}}]',
+            "events.sinks[0]: meters: events have no tokns; expected one of requests,",
+        ),
+        (
+            'seal: {private_key: "${HOOK_SECRET}"}',
+            "events.seal: the private key of the seals is no PEM without a passphrase",
+        ),
+    ],
+)
+def test_what_would_keep_the_app_from_starting_is_told(tmp_path: Path, events: str, complaint: str) -> None:
+    """A policy that is called good here is one that a meter takes."""
+    path = tmp_path / "meter.yaml"
+    path.write_text(f"version: 1\nservice: shop\nevents:\n  {events}\n")
+    result = check(str(path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert complaint in result.stderr
+    assert "canary" not in result.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from meter_mw.cli.words import summary
-from meter_mw.meter import open_stores, refuse_unsafe
+from meter_mw.meter import open_sealer, open_sinks, open_stores, refuse_unsafe
 from meter_mw.policy.loader import load
 from meter_mw.policy.problems import PolicyError, printable
 
@@ -34,6 +34,8 @@ def check(policy: str, *, store: bool) -> None:
     try:
         loaded = load(policy)
         opened, _ = open_stores(loaded.store)
+        open_sinks(loaded)
+        open_sealer(loaded)
         if store:
             refuse_unsafe(opened)
     except PolicyError as error:
