@@ -248,3 +248,13 @@ def test_a_journal_that_cannot_be_read_is_told(recorded: dict[str, Any], tmp_pat
     result = run(recorded["id"], "--void", "--why", "x")
     assert (result.exit_code, type(result.exception)) == (1, SystemExit)
     assert "Not a directory" in result.stderr
+
+
+def test_a_journal_of_another_user_is_left_alone(
+    recorded: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What root writes there, the app could neither adopt nor delete."""
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    result = run(recorded["id"], "requests=-1", "--why", "x")
+    assert result.exit_code == 1
+    assert "run this as" in result.stderr

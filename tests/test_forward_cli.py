@@ -341,3 +341,14 @@ def test_kill_9_of_the_daemon_loses_nothing(run: Callable[..., Running]) -> None
         daemon.end()
     assert forward(run, "--once").process.wait(60) == 0
     assert list(dict.fromkeys(delivered())) == expected(range(8000))
+
+
+def test_a_journal_of_another_user_is_left_alone(
+    run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What root writes there, the app could neither adopt nor delete."""
+    Path("var").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    result = CliRunner().invoke(main, ["forward", "--once"])
+    assert result.exit_code == 1
+    assert "run this as" in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -235,3 +236,11 @@ def test_a_closing_for_the_store_is_no_event_of_a_sink() -> None:
     result = parked("retry", parked_id(STORE, b"\x81\xff"))
     assert result.exit_code == 1
     assert "counts are off by it, and no bill: drop it" in result.stderr
+
+
+def test_a_journal_of_another_user_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What root writes there, the app could neither adopt nor delete."""
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    result = parked("retry", "--all")
+    assert result.exit_code == 1
+    assert "run this as" in result.stderr

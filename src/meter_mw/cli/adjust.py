@@ -14,7 +14,7 @@ from meter_mw.adjusting import AdjustmentError, Recorded, adjustment, parse_chan
 from meter_mw.audit.proofs import is_of, mentions
 from meter_mw.cli import policies
 from meter_mw.cli.policies import refuse
-from meter_mw.cli.who import user
+from meter_mw.cli.who import refuse_strangers, user
 from meter_mw.events import encode
 from meter_mw.journal import Journal, JournalError
 from meter_mw.rids import new_rid
@@ -77,6 +77,7 @@ def adjust(
     if dry_run:
         _show(encoded, "not recorded (--dry-run)")
         return
+    refuse_strangers(rules.events.journal)
     _record(Journal(rules.events.journal, rules.source), encoded)
     _show(encoded, "recorded; the forwarder brings it to the sinks")
 

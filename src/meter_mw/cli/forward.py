@@ -25,6 +25,7 @@ from meter_mw.cli.health import Bounds, Health, HealthServer
 from meter_mw.cli.lines import log_to_stderr
 from meter_mw.cli.origin import STREAM, origin_of, stream_of
 from meter_mw.cli.policies import refuse
+from meter_mw.cli.who import refuse_strangers
 from meter_mw.journal.convoy import Convoy
 from meter_mw.journal.estates import estate_paths
 from meter_mw.journal.forwarder import names_of
@@ -151,6 +152,7 @@ def _sinks(rules: Policy, origin: SinkRule | None) -> list[Sink]:
 def _stock(rules: Policy, sinks: Sequence[Sink]) -> Stock:
     """Give what is to be forwarded: what the journal's directory holds."""
     events = rules.events
+    refuse_strangers(events.journal)
     try:
         estate_paths(events.journal)
     except OSError as error:

@@ -14,7 +14,7 @@ import click
 
 from meter_mw.cli import policies
 from meter_mw.cli.policies import refuse
-from meter_mw.cli.who import user
+from meter_mw.cli.who import refuse_strangers, user
 from meter_mw.journal.parked import Change, State, note, parked_path, read_all
 from meter_mw.journal.unparking import Busy, is_in_doubt, resend, sole
 from meter_mw.meter import open_sinks
@@ -171,6 +171,7 @@ def _tell(events: Iterable[Parked], why: str) -> None:
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Be alone at the parked events, or say why not."""
+    refuse_strangers(directory)
     with contextlib.ExitStack() as stack:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
