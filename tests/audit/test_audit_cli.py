@@ -92,3 +92,12 @@ def test_without_a_seal_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     result = run("verify")
     assert result.exit_code == 1
     assert "the policy has no events.seal" in result.stderr
+
+
+def test_a_correction_is_sealed_like_all_else(folder: Path) -> None:
+    (line, *_) = (folder / "var/meter/usage.jsonl").read_text().splitlines()
+    words = ["adjust", json.loads(line)["id"], "--void", "--why", "our fault"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    result = run("verify")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "2 seals checked" in result.stderr

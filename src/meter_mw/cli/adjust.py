@@ -78,7 +78,8 @@ def adjust(
         _show(encoded, "not recorded (--dry-run)")
         return
     refuse_strangers(rules.events.journal)
-    _record(Journal(rules.events.journal, rules.source), encoded)
+    journal = Journal(rules.events.journal, rules.source, sealing=policies.sealer(rules))
+    _record(journal, encoded)
     _show(encoded, "recorded; the forwarder brings it to the sinks")
 
 

@@ -32,7 +32,7 @@ from meter_mw.journal.forwarder import names_of
 from meter_mw.journal.holdings import Holdings
 from meter_mw.journal.journal import Journal
 from meter_mw.journal.space import Space
-from meter_mw.meter import open_sealer, open_sinks
+from meter_mw.meter import open_sinks
 from meter_mw.policy.delivery import Forwarding
 from meter_mw.policy.problems import PolicyError, quoted
 from meter_mw.policy.units import NotationError, duration_us
@@ -40,7 +40,6 @@ from meter_mw.policy.units import NotationError, duration_us
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meter_mw.audit.sealer import Sealer
     from meter_mw.journal.supply import Stock
     from meter_mw.policy.delivery import SinkRule
     from meter_mw.policy.policy import Policy
@@ -164,7 +163,7 @@ def _stock(rules: Policy, sinks: Sequence[Sink]) -> Stock:
         return space.is_pressed
 
     return Holdings(
-        Journal(events.journal, rules.source, sealing=_sealer(rules)),
+        Journal(events.journal, rules.source, sealing=policies.sealer(rules)),
         names_of(sinks),
         clock=time.monotonic,
         adopt_every=LOOK,
@@ -172,13 +171,6 @@ def _stock(rules: Policy, sinks: Sequence[Sink]) -> Stock:
         living=True,
         pressed=is_pressed,
     )
-
-
-def _sealer(rules: Policy) -> Sealer | None:
-    try:
-        return open_sealer(rules)
-    except PolicyError as error:
-        refuse(*policies.in_file(error.problems, "the policy"))
 
 
 def _served(address: tuple[str, int] | None, health: Health) -> HealthServer | None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from meter_mw.meter import open_sealer
 from meter_mw.policy.loader import load
 from meter_mw.policy.problems import PolicyError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from meter_mw.audit.sealer import Sealer
     from meter_mw.policy.policy import Policy
     from meter_mw.policy.problems import Problem
 
@@ -31,6 +33,14 @@ def loaded(path: str) -> Policy:
         return load(path)
     except PolicyError as error:
         refuse(*in_file(error.problems, path))
+
+
+def sealer(policy: Policy) -> Sealer | None:
+    """Give who seals the journal of a policy, if anybody does; or say why not, and exit with 1."""
+    try:
+        return open_sealer(policy)
+    except PolicyError as error:
+        refuse(*in_file(error.problems, "the policy"))
 
 
 def in_file(problems: Iterable[Problem], path: str) -> list[str]:
