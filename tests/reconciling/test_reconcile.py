@@ -226,6 +226,16 @@ def test_a_time_that_nobody_knows_of_is_told(folder: Path) -> None:
     assert "keeps nothing of that time (events.retention), and no sink is a ledger" in result.stderr
 
 
+def test_a_ledger_alone_is_compared_with_nothing(folder: Path) -> None:
+    """The journal has let go of that time, and no backend can be asked: that is not called agreement."""
+    (folder / "meter.yaml").write_text((folder / "meter.yaml").read_text().replace("30 days", "1 hour"))
+    journal(*events(3))
+    deliver()
+    result = run("--no-store")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing compared" in result.stderr
+
+
 def test_bad_windows_are_told(folder: Path) -> None:
     assert "neither for yesterday" in run("--from", "2026-01-01").stderr
     assert "is not before" in run("--from", "2026-01-02", "--to", "2026-01-01").stderr

@@ -103,7 +103,8 @@ def reconcile(
     shown = [row for row in found if everything or not row.agrees or row.drift or row.late]
     _print(shown, form)
     wrong = sum(not row.agrees for row in found)
-    click.echo(f"{len(found)} compared, {wrong or 'none'} unexplained", err=True)
+    nothing = "nothing compared: there was no usage, or fewer than two places tell of that time"
+    click.echo(f"{len(found)} compared, {wrong or 'none'} unexplained" if found else nothing, err=True)
     sys.exit(1 if wrong else 0)
 
 
