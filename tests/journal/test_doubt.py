@@ -67,6 +67,14 @@ def test_a_margin_is_kept(scene: Scene) -> None:
     assert has_passed(100.0, 0.0, 50.0)
     assert not has_passed(100.0, 0.0, 49.0)
     assert not has_passed(None, 0.0, 1e12)
+    assert has_passed(0.0, 7.0, 7.0)
+
+
+def test_a_clock_that_was_set_back_tells_nothing() -> None:
+    """A moment that is still to come may be any time ago; one that is a little ahead is a clock's slack."""
+    assert not has_passed(DAY, 60.0, 0.0)
+    assert has_passed(DAY, 2 * HOUR, 0.0)
+    assert not has_passed(None, 2 * HOUR, 0.0)
 
 
 def test_beyond_the_horizon_nothing_is_sent_again(scene: Scene, place: Path) -> None:

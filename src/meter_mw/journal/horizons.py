@@ -9,6 +9,10 @@ LONGEST_MARGIN = 3600.0
 def has_passed(horizon: float | None, sent: float, now: float) -> bool:
     """Whether an id that was sent at a moment may be forgotten; all in seconds. Never where horizon is None.
 
-    Of an id that is known for 24 hours, 23 hours after it was sent.
+    Of an id that is known for 24 hours, 23 hours after it was sent. A moment that is farther ahead than the
+    margin is of a clock that was set back since: nobody knows how long ago it was.
     """
-    return horizon is not None and now - sent >= horizon - min(LONGEST_MARGIN, horizon / 2)
+    if horizon is None:
+        return False
+    margin = min(LONGEST_MARGIN, horizon / 2)
+    return not sent - margin <= now < sent + horizon - margin
