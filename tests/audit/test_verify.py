@@ -296,8 +296,9 @@ def test_a_segment_that_could_not_be_sealed_is_sealed_later(
         fill(journal, 4)
         assert "not sealed" in caplog.text
     (estate,) = estate_paths(tmp_path)
-    assert [sealer.sealed(estate, dead=False) for _ in range(3)] == [1, 2, 3]
+    assert [sealer.sealed(estate, dead=False) for _ in range(4)] == [1, 2, 3, 3]
     journal.close()
+    assert [sealer.sealed(estate, dead=True) for _ in range(2)] == [3, 5]
     assert findings(tmp_path) == []
 
 

@@ -52,7 +52,8 @@ class Sealer:
         numbers = segment_numbers(estate)
         for sequence in numbers:
             if not self._book.has(estate.name, sequence):
-                if dead or sequence < numbers[-1]:
+                # A living writer may take back the last segment it began, and go on in the one before.
+                if dead or sequence < numbers[-1] - 1:
                     self.seal(segment_path(estate, sequence), sequence)
                 return sequence
         return numbers[-1] + 1 if numbers else 0
