@@ -95,7 +95,7 @@ def test_a_stopped_redis_holds_no_request_beyond_the_deadline(
 ) -> None:
     """While Redis is stopped each answer takes the deadline and 50 ms at most, and then all is well."""
     redis = start_redis(binary=BINARIES[0])
-    policy = policy_file(tmp_path, redis.url, "[{rate: 1000/second}, {cap: 1000/month}]")
+    policy = policy_file(tmp_path, redis.url, "[{rate: 1000/second}, {cap: 1000/month}]", deadline="100ms")
     with serving(server, policy) as port:
         assert asyncio.run(ask(port, "k")) == 200
         redis.freeze()
