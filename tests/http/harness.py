@@ -8,6 +8,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from meter_mw.journal import Position
+from meter_mw.journal.reading import read_run
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
@@ -16,6 +19,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Scope
 
     from meter_mw.meter import Meter
+
+
+def has_recorded(meter: Meter) -> bool:
+    """Say whether an event of this process is in its journal."""
+    tail = meter._journal.tail()
+    return tail is not None and bool(read_run(tail[0].path, Position(0, 0), tail[1], count=1, size=1).entries)
+
 
 KEY = (b"x-api-key", b"free.someone")
 

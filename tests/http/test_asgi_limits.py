@@ -15,7 +15,7 @@ import httpx
 import pytest
 import uvicorn
 import websockets
-from harness import KEY, Checked, call, http_scope
+from harness import KEY, Checked, call, has_recorded, http_scope
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, StreamingResponse
@@ -27,7 +27,6 @@ from meter_mw import current
 from meter_mw.asgi import MeterMiddleware
 from meter_mw.asgi.answers import facts
 from meter_mw.exchange import UsageError
-from meter_mw.journal import read_journal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -165,7 +164,7 @@ def test_the_event_of_a_cut_is_written_before_it(metered: Metered) -> None:
 
     class Watching(Checked):
         async def send(self, message: Message) -> None:
-            seen.append(any(read_journal(app.meter._journal.directory)))
+            seen.append(has_recorded(app.meter))
             await super().send(message)
 
     app = metered(
@@ -486,7 +485,7 @@ class Talk:
         self.sent.append(message)
         assert not self._closed.is_set(), f"{message} after the close"
         if self.app is not None:
-            self.written.append(any(read_journal(self.app.meter._journal.directory)))
+            self.written.append(has_recorded(self.app.meter))
         if message["type"] == "websocket.close":
             self._closed.set()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import websockets
-from harness import Checked, Gateway, call, environ, http_scope
+from harness import Checked, Gateway, call, environ, has_recorded, http_scope
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, StreamingResponse
 from websockets.sync.client import connect
@@ -725,7 +725,7 @@ def test_the_event_is_written_before_the_last_byte_leaves(edge_policy: EdgePolic
     class Watching(Checked):
         async def send(self, message: Message) -> None:
             if message["type"] == "http.response.body":
-                seen.append((message.get("more_body", False), app.meter._journal.tail() is not None))
+                seen.append((message.get("more_body", False), has_recorded(app.meter)))
             await super().send(message)
 
     app = asgi(speaking, edge_policy)
@@ -740,7 +740,7 @@ def test_the_event_of_a_head_is_written_before_its_fields_leave(edge_policy: Edg
 
     class Watching(Checked):
         async def send(self, message: Message) -> None:
-            seen.append(app.meter._journal.tail() is not None)
+            seen.append(has_recorded(app.meter))
             await super().send(message)
 
     app = asgi(speaking, edge_policy)
@@ -761,9 +761,9 @@ def test_the_event_is_written_before_the_last_chunk_leaves(
 
     app = wsgi(plain, edge_policy)
     body = app(environ(), Gateway().start_response)
-    seen = [app.meter._journal.tail() is not None for _ in body]
+    seen = [has_recorded(app.meter) for _ in body]
     assert seen == [False, declared]
-    assert app.meter._journal.tail() is not None
+    assert has_recorded(app.meter)
     body.close()  # type: ignore[attr-defined]
 
 
