@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 @pytest.fixture
 def lazy(place: Path) -> Iterator[Journal]:
     """Give a journal that, left to itself, syncs after a minute."""

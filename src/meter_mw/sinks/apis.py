@@ -144,9 +144,8 @@ def apart(customers: Mapping[str, str]) -> Mapping[str, str]:
     owners: dict[str, str] = {}
     for subject, customer in customers.items():
         if customer in owners:
-            raise ValueError(
-                f"customers: {owners[customer]} and {subject} are both {customer}; give their keys one subject"
-            )
+            pair = f"{owners[customer]} and {subject}"
+            raise ValueError(f"customers: {pair} are both {customer}; give their keys one subject")
         owners[customer] = subject
     return customers
 
