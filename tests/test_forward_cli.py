@@ -285,7 +285,8 @@ def test_health(run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, tm
         Path("out").rename("away")
         app = writer(run)
         app.write(7)
-        await_(lambda: asked(port, "/readyz")[0] == 503)
+        await_(lambda: "cannot be reached" in str(asked(port, "/status")[1]))
+        assert asked(port, "/readyz")[0] == 503
         assert asked(port, "/healthz")[0] == 200
         status, said = asked(port, "/status")
         (sink,) = said["sinks"]  # type: ignore[misc]

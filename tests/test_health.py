@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -42,16 +42,16 @@ def health(place: Path, *reports: Report) -> Health:
 @pytest.mark.parametrize(
     ("one", "why"),
     [
-        (report(), None),
-        (report(events=100, age=200, failures=2), None),
-        (report(events=101), "more than 100 events wait"),
-        (report(events=1, age=400), "an event waits for more than 300 s"),
-        (report(failures=3, error="busy"), "cannot be reached: 3 attempts in a row failed"),
+        ({}, None),
+        ({"events": 100, "age": 200, "failures": 2}, None),
+        ({"events": 101}, "more than 100 events wait"),
+        ({"events": 1, "age": 400}, "an event waits for more than 300 s"),
+        ({"failures": 3, "error": "busy"}, "cannot be reached: 3 attempts in a row failed"),
     ],
 )
-def test_when_a_sink_is_behind(tmp_path: Path, one: Report, why: str | None) -> None:
+def test_when_a_sink_is_behind(tmp_path: Path, one: dict[str, Any], why: str | None) -> None:
     """By events, by age, or when it cannot be reached; one that is makes the daemon not ready."""
-    status = health(tmp_path, report(), one).status()
+    status = health(tmp_path, report(), report(**one)).status()
     assert [sink["behind"] for sink in status["sinks"]] == [None, why]  # type: ignore[attr-defined]
     assert status["ready"] is (why is None)
 
