@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 from journal.conftest import SOURCE, contents, expected, ids
 from meter_mw.cli import main
 from meter_mw.journal import Journal, Position, read_closings, read_journal
+from meter_mw.journal.bookmarks import Bookmark, BookmarkFile
 from meter_mw.journal.estates import estate_paths, segment_path
 from meter_mw.journal.repairing import ASIDE
-from meter_mw.journal.standings import Standing, StandingFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ def flip(path: Path, at: int, length: int = 1) -> None:
 def test_ls(place: Path, estate: Path) -> None:
     """Each estate with who holds it, what is in it, and what each sink does not have."""
     cursor = [found.after for found in contents(place)[0]][199]
-    StandingFile(estate, "file:usage.jsonl").save(Standing(cursor))
+    BookmarkFile(estate, "file:usage.jsonl").save(Bookmark(cursor))
     living = Journal(place, SOURCE)
     living.append(event(7))
     lines = run("ls", place, "--json").output.splitlines()

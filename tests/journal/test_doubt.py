@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meter_mw.journal import Journal, read_parked
+from meter_mw.journal.bookmarks import Bookmark, BookmarkFile, Span
 from meter_mw.journal.estates import estate_paths
 from meter_mw.journal.horizons import has_passed
 from meter_mw.journal.segments import Position
-from meter_mw.journal.standings import Span, Standing, StandingFile
 from meter_mw.sinks import Delivered, Outcome, Permanent, Retry, Unknown
 
 from .conftest import expected, ids
@@ -241,11 +241,11 @@ def test_kill_9_between_sending_and_the_cursor(
 def test_without_a_note_nothing_is_sent(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it cannot be remembered that events are sent, they wait; a sink that needs no note goes on."""
 
-    def full(self: StandingFile, standing: Standing) -> None:
+    def full(self: BookmarkFile, bookmark: Bookmark) -> None:
         raise OSError(28, "No space left on device")
 
     scene.append(range(3))
-    monkeypatch.setattr(StandingFile, "save", full)
+    monkeypatch.setattr(BookmarkFile, "save", full)
     assert scene.courier.step() == 0.5
     assert scene.sink.sent == []
     scene.sink.horizon = None
@@ -287,11 +287,11 @@ def test_a_standing_is_kept(tmp_path: Path) -> None:
     """Each sink has its own, whatever its name; what is in hand is there with its moments."""
     spans = (Span(Position(1, 5), Position(2, 9), None), Span(Position(2, 50), Position(2, 99), 17.5))
     for number, name in enumerate(NAMES):
-        assert StandingFile(tmp_path, name).load() == Standing()
-        StandingFile(tmp_path, name).save(Standing(Position(3, number), (spans,)))
+        assert BookmarkFile(tmp_path, name).load() == Bookmark()
+        BookmarkFile(tmp_path, name).save(Bookmark(Position(3, number), (spans,)))
     for number, name in enumerate(NAMES):
-        loaded = StandingFile(tmp_path, name).load()
-        assert loaded == Standing(Position(3, number), (spans,))
+        loaded = BookmarkFile(tmp_path, name).load()
+        assert loaded == Bookmark(Position(3, number), (spans,))
         assert loaded.cursor == Position(1, 5)
 
 
@@ -304,9 +304,9 @@ def test_a_durable_standing_is_on_the_disk_with_its_name(
         monkeypatch.setattr(
             os, name, lambda fd, name=name: synced.append(f"{name} {Path(f'/proc/self/fd/{fd}').readlink()}")
         )
-    file = StandingFile(tmp_path, "sink", durable=True)
+    file = BookmarkFile(tmp_path, "sink", durable=True)
     for offset in range(3):
-        file.save(Standing(Position(1, offset)))
+        file.save(Bookmark(Position(1, offset)))
     first, second = sorted(tmp_path.iterdir(), reverse=True)
     assert synced == [
         f"fdatasync {first}",
@@ -315,28 +315,28 @@ def test_a_durable_standing_is_on_the_disk_with_its_name(
         f"fsync {tmp_path}",
         f"fdatasync {first}",
     ]
-    StandingFile(tmp_path, "other").save(Standing())
+    BookmarkFile(tmp_path, "other").save(Bookmark())
     assert len(synced) == 5
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 200, b"00000000 [1]\n", b"deadbeef"])
 def test_a_torn_standing_leaves_the_one_before(tmp_path: Path, damage: bytes) -> None:
     """Two files take turns; whichever is damaged, the other one counts, and the beginning after both."""
-    file = StandingFile(tmp_path, "sink", durable=True)
+    file = BookmarkFile(tmp_path, "sink", durable=True)
     file.load()
     for offset in (1, 2, 3):
-        file.save(Standing(Position(1, offset)))
+        file.save(Bookmark(Position(1, offset)))
     newest, older = sorted(tmp_path.iterdir(), key=lambda path: path.read_bytes()[9:], reverse=True)
     newest.write_bytes(damage)
-    assert StandingFile(tmp_path, "sink").load().read_to == Position(1, 2)
+    assert BookmarkFile(tmp_path, "sink").load().read_to == Position(1, 2)
     older.write_bytes(damage)
-    assert StandingFile(tmp_path, "sink").load() == Standing()
+    assert BookmarkFile(tmp_path, "sink").load() == Bookmark()
 
 
 def test_a_shorter_standing_ends_where_it_ends(tmp_path: Path) -> None:
     """What a longer one left behind it in the file is no part of it."""
-    file = StandingFile(tmp_path, "sink")
+    file = BookmarkFile(tmp_path, "sink")
     span = Span(Position(1, 0), Position(1, 9), 1.0)
     for consignments in (((span,) * 40,), (), ()):
-        file.save(Standing(Position(7, 7), consignments))
-    assert StandingFile(tmp_path, "sink").load() == Standing(Position(7, 7))
+        file.save(Bookmark(Position(7, 7), consignments))
+    assert BookmarkFile(tmp_path, "sink").load() == Bookmark(Position(7, 7))

@@ -117,7 +117,8 @@ def forward(
     if stream is None and rules.events.forwarder is Forwarding.THREAD:
         _log.info("the policy has the apps forward (events.forwarder: thread); only what they leave is taken")
     asked = _await_signals()
-    convoy.start()
+    if not convoy.start():
+        refuse("no thread can be started, so nothing is forwarded")
     _notify(b"READY=1")
     _log.info("forwarding to %s", ", ".join(sink.name for sink in sinks))
     try:

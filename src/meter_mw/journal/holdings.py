@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meter_mw import forks
+from meter_mw.journal.bookmarks import BookmarkFile
 from meter_mw.journal.claims import NOTHING, claimed
 from meter_mw.journal.estates import (
     Estate,
@@ -29,7 +30,6 @@ from meter_mw.journal.lanes import JournalSupply
 from meter_mw.journal.mandates import Mandate
 from meter_mw.journal.segments import Position
 from meter_mw.journal.space import LOOK_EVERY
-from meter_mw.journal.standings import StandingFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -236,7 +236,7 @@ class Holdings:
             holding.end = Position(max(segment_numbers(holding.path), default=0) + 1, 0)
 
     def _hold(self, path: Path, mandate: Mandate, estate: Estate | None) -> Holding:
-        marks = {sink: StandingFile(path, sink).load().cursor for sink in self._sinks}
+        marks = {sink: BookmarkFile(path, sink).load().cursor for sink in self._sinks}
         return Holding(path, mandate, estate, marks=marks)
 
     def _tidy(self, *, pressed: bool) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from meter_mw.journal.bookmarks import Bookmark, BookmarkFile, Span
 from meter_mw.journal.estates import segment_numbers, segment_path
 from meter_mw.journal.following import read_living, step_over
 from meter_mw.journal.reading import Run, read_run
-from meter_mw.journal.standings import Span, Standing, StandingFile
 from meter_mw.journal.supply import Backlog, Consignment, Item
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class JournalSupply:
             consignment.items = []
             raise OSError(errno.ESTALE, "the estate is not held any more")
         lane.save()
-        self._holdings.passed(lane.holding, self._sink, lane.standing().cursor)
+        self._holdings.passed(lane.holding, self._sink, lane.bookmark().cursor)
 
     def backlog(self) -> Backlog:
         """Count what is in hand and what lies ahead; the oldest may be the first of any estate."""
@@ -94,7 +94,7 @@ class JournalSupply:
         self._lanes = {holding: lane for holding, lane in self._lanes.items() if holding in stops}
         for holding, _ in current:
             if holding not in self._lanes:
-                file = StandingFile(holding.path, self._sink, durable=self._durable)
+                file = BookmarkFile(holding.path, self._sink, durable=self._durable)
                 self._lanes[holding] = _Lane(holding, file)
         return [(lane, stops[holding]) for holding, lane in self._lanes.items()]
 
@@ -102,7 +102,7 @@ class JournalSupply:
         """Note that a lane's sink has all there is, damage and other records among it."""
         try:
             if lane.save():
-                self._holdings.passed(lane.holding, self._sink, lane.standing().cursor)
+                self._holdings.passed(lane.holding, self._sink, lane.bookmark().cursor)
         except OSError as error:
             _log.warning("%s: the place of %s is not kept: %s", lane.holding.path, self._sink, error.strerror)
 
@@ -110,7 +110,7 @@ class JournalSupply:
 class _Lane:
     """Where one sink stands in one estate, and what it has in hand of it."""
 
-    def __init__(self, holding: Holding, file: StandingFile) -> None:
+    def __init__(self, holding: Holding, file: BookmarkFile) -> None:
         self.holding = holding
         self.ahead = False
         """Whether more lay ready than was handed out last."""
@@ -152,23 +152,23 @@ class _Lane:
         """Have no more to do with a consignment of which nothing is left."""
         self._in_hand.pop(consignment, None)
 
-    def standing(self) -> Standing:
+    def bookmark(self) -> Bookmark:
         """Return what the file is to hold."""
         in_hand = [_spans(placed, set(each.items)) for each, placed in self._in_hand.items()]
-        return Standing(self._read_to, (*self._inherited, *(spans for spans in in_hand if spans)))
+        return Bookmark(self._read_to, (*self._inherited, *(spans for spans in in_hand if spans)))
 
     def save(self) -> bool:
-        """Write the standing down if it has changed, and return whether it had; raises `OSError`."""
-        standing = self.standing()
-        if standing == self._saved:
+        """Write the bookmark down if it has changed, and return whether it had; raises `OSError`."""
+        bookmark = self.bookmark()
+        if bookmark == self._saved:
             return False
-        self._file.save(standing)
-        self._saved = standing
+        self._file.save(bookmark)
+        self._saved = bookmark
         return True
 
     def first(self, stop: Position | None) -> bytes | None:
         """Return the first event that the sink does not have."""
-        cursor = self.standing().cursor
+        cursor = self.bookmark().cursor
         for consignment, placed in self._in_hand.items():
             for item, entry in placed:
                 if item in consignment.items and entry.position == cursor:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from meter_mw.journal.bookmarks import bookmarks_in
 from meter_mw.journal.estates import estate_paths, is_held, opened, owner_of, segment_numbers, segment_path
 from meter_mw.journal.following import step_over
 from meter_mw.journal.frames import Frame, Kind, scan
-from meter_mw.journal.standings import standings_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,7 +64,7 @@ def survey(directory: Path) -> Iterator[Survey]:
 def _survey(path: Path) -> Survey:
     numbers = segment_numbers(path)
     counts = {number: step_over(segment_path(path, number), 0)[0] for number in numbers}
-    cursors = {sink: standing.cursor for sink, standing in standings_in(path).items()}
+    cursors = {sink: bookmark.cursor for sink, bookmark in bookmarks_in(path).items()}
     return Survey(
         path,
         owner_of(path),

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from meter_mw.journal.bookmarks import Bookmark, BookmarkFile
 from meter_mw.journal.estates import estate_paths
 from meter_mw.journal.parked import read_parked
 from meter_mw.journal.reading import Entry, read_journal
-from meter_mw.journal.standings import Standing, StandingFile
 from meter_mw.model import ADJUSTMENT_EVENT, REQUEST_EVENT, WINDOW_EVENT
 from meter_mw.reconciling.rows import Amount
 
@@ -65,8 +65,8 @@ class Adding:
 
     def read(self, sinks: Sequence[str]) -> Sums:
         """Read the journal and what is parked; raises `OSError`."""
-        standings = {
-            estate: {sink: StandingFile(estate, sink).load() for sink in sinks}
+        bookmarks = {
+            estate: {sink: BookmarkFile(estate, sink).load() for sink in sinks}
             for estate in estate_paths(self._directory)
         }
         seen: set[str] = set()
@@ -74,7 +74,7 @@ class Adding:
             if isinstance(entry, Entry) and (event := self._event(entry.payload)):
                 is_new = event.id not in seen
                 seen.add(event.id)
-                known = standings.get(entry.path.parent, {})
+                known = bookmarks.get(entry.path.parent, {})
                 under_way = [sink for sink, each in known.items() if _waits(each, entry.position)]
                 self._add(event, under_way, is_new=is_new)
         for each in read_parked(self._directory):
@@ -109,11 +109,11 @@ class Adding:
                     sums[Amount(event.subject, name)] += units
 
 
-def _waits(standing: Standing, position: Position) -> bool:
+def _waits(bookmark: Bookmark, position: Position) -> bool:
     """Say whether an event is not known to be delivered or parked."""
-    if position >= standing.read_to:
+    if position >= bookmark.read_to:
         return True
-    spans = (span for consignment in standing.consignments for span in consignment)
+    spans = (span for consignment in bookmark.consignments for span in consignment)
     return any(span.start <= position < span.end for span in spans)
 
 

@@ -16,7 +16,7 @@ from meter_mw.sinks.kinds import Form, MissingClient, Option, SinkKind, find, wo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXPECTED = "{file: PATH}, stdout or {http: URL}"
+EXPECTED = "{file: PATH}, stdout, {http: URL} or another kind"
 
 
 def read_sink(field: Field) -> SinkRule | None:
@@ -46,7 +46,7 @@ def _named(field: Field) -> SinkRule | None:
     if kind is not None:
         field.reject(f"{{{kind.word}: …}} with {kind.main.expected}")
         return None
-    meant = field.suggestion(text, ("stdout",))
+    meant = field.suggestion(text, words())
     (field if meant else field.as_private()).reject(EXPECTED, meant=meant)
     return None
 

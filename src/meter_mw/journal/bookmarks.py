@@ -1,4 +1,4 @@
-"""A standing: where a sink stands in an estate, and what of it is in hand.
+"""A bookmark: where a sink stands in an estate, and what of it is in hand.
 
 It is written twice a batch, before the sink is sent anything and after it has answered, so that
 `kill -9` at any moment leaves it known what may be at the destination. Two files take turns:
@@ -44,7 +44,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Bookmark:
     """Up to where events were handed out, and the consignments that are in hand, each by its spans."""
 
     read_to: Position = _BEGINNING
@@ -56,8 +56,8 @@ class Standing:
         return min((spans[0].start for spans in self.consignments), default=self.read_to)
 
 
-class StandingFile:
-    """The standing of one sink in one estate, on the disk.
+class BookmarkFile:
+    """The bookmark of one sink in one estate, on the disk.
 
     With `durable` each write is on the disk itself before it returns, for destinations that forget ids.
     """
@@ -69,15 +69,15 @@ class StandingFile:
         self._durable = durable
         self._serial = 0
 
-    def load(self) -> Standing:
-        """Return the standing that was saved last; the beginning when none is known."""
-        self._serial, standing = max((_read(path) for path in self._paths), key=lambda found: found[0])
-        return standing
+    def load(self) -> Bookmark:
+        """Return the bookmark that was saved last; the beginning when none is known."""
+        self._serial, bookmark = max((_read(path) for path in self._paths), key=lambda found: found[0])
+        return bookmark
 
-    def save(self, standing: Standing) -> None:
-        """Remember a standing; raises `OSError`."""
+    def save(self, bookmark: Bookmark) -> None:
+        """Remember a bookmark; raises `OSError`."""
         self._serial += 1
-        text = _encode(self._serial, standing)
+        text = _encode(self._serial, bookmark)
         fd = os.open(self._paths[self._serial % 2], _WRITE, 0o600)
         try:
             is_new = self._durable and not os.fstat(fd).st_size
@@ -91,41 +91,41 @@ class StandingFile:
             os.close(fd)
 
 
-def standings_in(estate: Path) -> dict[str, Standing]:
-    """Return the standings that an estate has, by as much of the sinks' names as their files tell."""
+def bookmarks_in(estate: Path) -> dict[str, Bookmark]:
+    """Return the bookmarks that an estate has, by as much of the sinks' names as their files tell."""
     files = sorted(path for path in estate.glob("cursor-*.?") if path.suffix in (".0", ".1"))
-    found: dict[str, tuple[int, Standing]] = {}
+    found: dict[str, tuple[int, Bookmark]] = {}
     for path in files:
         name = path.stem.removeprefix("cursor-").rpartition("-")[0]
-        found[name] = max(found.get(name, (0, Standing())), _read(path), key=lambda each: each[0])
-    return {name: standing for name, (_, standing) in found.items()}
+        found[name] = max(found.get(name, (0, Bookmark())), _read(path), key=lambda each: each[0])
+    return {name: bookmark for name, (_, bookmark) in found.items()}
 
 
-def _encode(serial: int, standing: Standing) -> bytes:
+def _encode(serial: int, bookmark: Bookmark) -> bytes:
     consignments = [
         [(_place(span.start), _place(span.end), span.sent) for span in spans]
-        for spans in standing.consignments
+        for spans in bookmark.consignments
     ]
-    text = msgspec.json.encode((serial, _place(standing.read_to), consignments))
+    text = msgspec.json.encode((serial, _place(bookmark.read_to), consignments))
     return b"%08x %s\n" % (crc32(text), text)
 
 
-def _read(path: Path) -> tuple[int, Standing]:
-    """Return a file's serial and standing; serial 0 and the beginning for one that is not whole."""
+def _read(path: Path) -> tuple[int, Bookmark]:
+    """Return a file's serial and bookmark; serial 0 and the beginning for one that is not whole."""
     try:
         with opened(path) as fd:
             line = os.read(fd, _LONGEST).partition(b"\n")[0]
         checksum, _, text = line.partition(b" ")
         if int(checksum, 16) != crc32(text):
-            return 0, Standing()
+            return 0, Bookmark()
         serial, read_to, consignments = msgspec.json.decode(text, type=_Record)
     except (OSError, ValueError, msgspec.MsgspecError):
-        return 0, Standing()
+        return 0, Bookmark()
     spans = tuple(
         tuple(Span(Position(*start), Position(*end), sent) for start, end, sent in each)
         for each in consignments
     )
-    return serial, Standing(Position(*read_to), spans)
+    return serial, Bookmark(Position(*read_to), spans)
 
 
 def _place(position: Position) -> _Place:
