@@ -66,7 +66,8 @@ def through_an_outage(
                 held_up = not middleware.meter.flush(0.3)
                 recover()
             path = "/ask" if number % 4 == 0 else f"/items/{number}"
-            client.get(path, headers={"X-API-Key": f"key-of-{SUBJECTS[number % 3]}"})
+            headers = {"X-API-Key": f"key-of-{SUBJECTS[number % 3]}"}
+            client.get(path, headers=headers, buffered=True)  # and so closed
         if not middleware.meter.flush(_PATIENCE):
             raise TimeoutError("not everything was delivered")
         if not held_up:
