@@ -222,6 +222,7 @@ class Chaos:
             ("replies swallowed", lambda: self._for_a_while("swallow", True)),
             ("replies late", lambda: self._for_a_while("delay", self._random.uniform(0.05, 0.6))),
             ("commands twice", self._repeat),
+            ("replies twice", self._double),
             ("backend", self._fail_backend),
             ("backend", self._fail_backend),
         ]
@@ -245,6 +246,9 @@ class Chaos:
 
     def _cut(self) -> None:
         self._way.cut_replies = self._random.randrange(1, 10)
+
+    def _double(self) -> None:
+        self._way.double_replies = self._random.randrange(1, 10)
 
     def _for_a_while(self, what: str, value: float) -> None:
         before = getattr(self._way, what)
@@ -271,7 +275,7 @@ class Chaos:
 
     def _heal(self) -> None:
         self._backend.mode = "well"
-        self._way.cut_replies = 0
+        self._way.cut_replies = self._way.double_replies = 0
         for worker in self._workers:
             worker.start()
             worker.wait(30)

@@ -198,6 +198,15 @@ def test_lost_reply_is_no_double_count(call, proxy, redis_url, lost) -> None:
         assert used(redis_url) == n + 2
 
 
+def test_a_reply_that_comes_twice_is_nobody_elses_answer(call, proxy, redis_url) -> None:
+    """Every request is told of its own count, although an answer to another one comes before its own."""
+    caller = call(proxy.url)
+    for number in range(1, 21):
+        proxy.double_replies = number % 2
+        assert caller.admit(command(charge()), 5_000_000).readings[0].state.part == number
+    assert used(redis_url) == 20
+
+
 def test_replies_lost_again_and_again(call, proxy, redis_url) -> None:
     """After three lost replies the outcome is unknown; the cancellation puts the count right."""
     caller = call(proxy.url)

@@ -20,6 +20,7 @@ class FaultProxy:
 
     `cut_replies`: so many replies are not passed on; their connections are closed instead.
     `swallow`: replies vanish, connections stay.
+    `double_replies`: so many replies are passed on twice.
     `delay`: seconds before each reply.
     `dribble`: seconds between two bytes of a reply.
     """
@@ -31,6 +32,7 @@ class FaultProxy:
         self._target = ("127.0.0.1", port)
         self.cut_replies = 0
         self.swallow = False
+        self.double_replies = 0
         self.delay = 0.0
         self.dribble = 0.0
         self.connections = 0
@@ -92,6 +94,9 @@ class FaultProxy:
                         client.sendall(bytes((byte,)))
                         time.sleep(self.dribble)
                 else:
+                    client.sendall(data)
+                if self.double_replies > 0:
+                    self.double_replies -= 1
                     client.sendall(data)
         self._end(client, server)
 
