@@ -84,7 +84,8 @@ def test_streams_that_are_cut(fleet: Server, target: str) -> None:
     assert received == sum(event["response_bytes"] for event in events)
     assert received <= CAP
     assert all(answer.whole == (answer.received == LENGTH) for answer in answers)
-    assert whole < len(answers)
+    # Threads may be so few, or so late, that those which begin use all of it up and none is left to be cut.
+    assert whole < len(answers) or received == CAP
     rest = CAP - received
     assert rest <= STREAMS * 64 * 1024
     answer = crowd.ask("GET", "/v1/sized?size=4000000")
