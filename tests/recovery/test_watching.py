@@ -42,7 +42,7 @@ class Store:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return [answer]
+        return [[*answer, call[-1]]]
 
 
 class Estate:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import exceptions as redis_errors
 
+from meter_mw.stores.echoes import Echo
 from meter_mw.stores.port import NotAsked, Refusal, StoreUnavailable
 from meter_mw.stores.redis_link import Breaker, Crowded, Leave, StoreClock, Unreached, converse
 from meter_mw.stores.redis_protocol import DIGEST
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CALL = ("EVALSHA", "digest", 1, "key", b"echo")
-OURS = ("EVALSHA", DIGEST, 1, "key", b"echo")
+OURS = ("EVALSHA", DIGEST, 1, "key", Echo(b"echo"))
 
 
 class Seconds:

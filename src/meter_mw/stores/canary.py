@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
+from meter_mw.stores.echoes import new_echo
 from meter_mw.stores.port import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ _PATIENCE_US = 1_000_000
 # ARGV[1]  the time that was written last, or nothing where any will do; [2] what else the canary says;
 #      [3]  the us from now on that counts are being brought back by the caller; [4] ms that keys live;
 #      [5]  which run of the server it was, or nothing where that is not known; [6] the us from now on that
-#           counts are being brought back where data is found to be lost
-# Replies  {'lost', 'restarted' or '', what is found, now, until when counts are being brought back, the run}
+#           counts are being brought back where data is found to be lost; [7] what the reply ends with
+# Replies  {'lost', 'restarted' or '', what is found, now, until when counts are being brought back, the run,
+#           the echo}
 _SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -61,7 +63,7 @@ if not lost and not restarted then
   redis.call('SET', KEYS[2], found, 'PX', ARGV[4])
 end
 local status = lost and 'lost' or restarted and 'restarted' or ''
-return {status, found, string.format('%.0f', now), string.format('%.0f', till), run}
+return {status, found, string.format('%.0f', now), string.format('%.0f', till), run, ARGV[7]}
 """
 
 
@@ -123,7 +125,9 @@ def beat(store: Asked, estate: str, last: dict[str, Written], said: str, *, lear
         known = last.get(part)
         expected = str(known.at_us) if known and known.at_us else ""
         run = known.run if known else ""
-        calls.append(("EVAL", _SCRIPT, 3, *keys, expected, said, learn_us, _KEPT_MS, run, LEARN_US))
+        calls.append(
+            ("EVAL", _SCRIPT, 3, *keys, expected, said, learn_us, _KEPT_MS, run, LEARN_US, new_echo())
+        )
     replies = store.ask(calls, patience_us=_PATIENCE_US)
     return [_read(part, reply) for part, reply in zip(parts, replies, strict=True)]
 
@@ -141,7 +145,7 @@ def _name(part: str, estate: str) -> str:
 
 def _read(part: str, reply: object) -> Beat:
     match reply:
-        case [bytes(status), bytes(found), bytes(now), bytes(until), bytes(run)]:
+        case [bytes(status), bytes(found), bytes(now), bytes(until), bytes(run), bytes(_)]:
             at, _, said = found.decode("ascii", "replace").partition("|")
             at_us = int(at) if at.isdigit() else 0
             lost, restarted = status == b"lost", status == b"restarted"

@@ -29,9 +29,10 @@ from redis.connection import (
 )
 from redis.retry import Retry
 
+from meter_mw.stores.echoes import is_stray
 from meter_mw.stores.memory import system_clock_us
 from meter_mw.stores.port import NotAsked, Refusal, StoreUnavailable
-from meter_mw.stores.redis_protocol import Call, is_stray, with_script
+from meter_mw.stores.redis_protocol import Call, with_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import re
 from importlib.resources import files
-from itertools import count
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import msgspec
 from hiredis import pack_command
 
 from meter_mw.quota import Rate, Slots, Span, closing_of
+from meter_mw.stores.echoes import SIZE, new_echo
 from meter_mw.stores.port import (
     NO_WINDOWS,
     Admit,
@@ -50,12 +50,6 @@ DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 SERVER_CLOCK = -1
 """Says that the server's own clock is to decide."""
-
-_SHORTEST = 4
-_ECHO = 4
-_MOST_ECHOES = 1 << 8 * _ECHO
-_echoes = count()
-_OURS = (DIGEST, SCRIPT)
 
 _HOLDER = re.compile(r"[A-Za-z0-9_-]{1,64}(:[a-z][A-Za-z0-9_-]{1,64})?")
 _MINUTE_MS = 60_000
@@ -109,13 +103,6 @@ def pack(calls: Sequence[Call]) -> bytes:
     return b"".join([pack_command(each) for each in calls])  # type: ignore[arg-type]  # it means tuple[..., ...]
 
 
-def is_stray(call: Call, reply: object) -> bool:
-    """Say whether a reply of the script is the answer to another call."""
-    if len(call) < _SHORTEST or call[1] not in _OURS or not isinstance(reply, bytes):
-        return False
-    return reply[-_ECHO:] != call[-1]
-
-
 def with_script(call: Call) -> Call:
     """Give the same call for a server that has lost the script: it is sent along."""
     return ("EVAL", SCRIPT, *call[2:])
@@ -141,7 +128,7 @@ def closed(reply: object) -> tuple[Closed, int]:
 
 def _unpacked(reply: object, decoder: msgspec.msgpack.Decoder[_T]) -> _T | None:
     try:
-        return decoder.decode(reply[:-_ECHO]) if isinstance(reply, bytes) else None
+        return decoder.decode(reply[:-SIZE]) if isinstance(reply, bytes) else None
     except msgspec.DecodeError:
         return None
 
@@ -182,8 +169,7 @@ class _Keys:
         """Put the call together."""
         keys = len(self._keys) + len(self._rids)
         packed = _encoder.encode(asked)
-        echo = (next(_echoes) % _MOST_ECHOES).to_bytes(_ECHO, "big")
-        return ("EVALSHA", DIGEST, keys, *self._keys, *self._rids, packed, self._rid, after, echo)
+        return ("EVALSHA", DIGEST, keys, *self._keys, *self._rids, packed, self._rid, after, new_echo())
 
     def _holder(self, name: str) -> int:
         number = self._holders.get(name)
