@@ -86,6 +86,25 @@ def test_what_was_written_is_expected(estate: Estate) -> None:
     assert estate.canaries.register.beats() == {"p": Written(6, "r")}
 
 
+@pytest.mark.parametrize(("age_us", "is_sent_again"), [(0, True), (59_000_000, True), (61_000_000, False)])
+def test_what_was_sent_before_the_first_canary_is_sent_again(
+    tmp_path: Path, age_us: int, *, is_sent_again: bool
+) -> None:
+    """A newborn's: a store that went back meanwhile has no canary that would tell."""
+    folder = tmp_path / f"p{1_000_000_000:014x}-1-0123abcd"
+    folder.mkdir()
+    born = Estate(Register.create(folder))
+    store = Store()
+    store.answers = [fine(1_000_000_000 + age_us), fine(1_000_000_000 + age_us + 1)]
+    watcher = Watcher(store, lambda: 0, learns=True)
+    watcher.look([born])
+    assert born.at == (Marks(Position(0, 0), AT, 1) if is_sent_again else Marks(AT, AT, 1))
+    born.at = Marks(AT, AT, 1)
+    watcher.look([born])
+    assert born.at == Marks(AT, AT, 1)
+    born.canaries.register.disown()
+
+
 def test_a_loss_goes_back_to_what_the_canary_says(estate: Estate) -> None:
     """Not by the time at which a closing was made, but by how far they were settled then."""
     store = Store()

@@ -154,6 +154,11 @@ def _is_directory(path: Path) -> bool:
     return False
 
 
+def begun_us(path: Path) -> int:
+    """Return when an estate was made (µs since 1970); 0 where its name does not tell."""
+    return int(path.name[1:15], 16) if _ESTATE_NAME.fullmatch(path.name) else 0
+
+
 def owner_of(path: Path) -> int:
     """Return the pid of the process that began an estate, by its name."""
     return int(path.name.split("-")[1])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from meter_mw.journal import Position
+from meter_mw.journal.estates import begun_us
 from meter_mw.recovery.marks import Marks
 from meter_mw.stores import canary
 from meter_mw.stores.canary import Written
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from meter_mw.stores.canary import Beat
 
 _log = logging.getLogger(__name__)
+
+_START = Position(0, 0)
+_NEWBORN_US = 60_000_000
+"""How old an estate may be when its first canary is written, for what came before to be sent again (µs)."""
 
 _IN_DOUBT_US = 5_000_000
 """A canary that was found is followed by the next within this time: what came later is surely lost (µs)."""
@@ -68,8 +73,12 @@ class Watcher:
         """Write all canaries, and send back those whose store has lost data; raises StoreUnavailable."""
         learn_us = canary.LEARN_US if any(each.canaries.lost for each in estates) else 0
         for each in estates:
+            known = {*each.canaries.last}
             beats = self._beat(each, learn_us)
             doubted = [found for found in beats if not found.is_fine]
+            first = [found for found in beats if found.is_fine and found.part not in known]
+            if first:
+                self._begin(each, first)
             if doubted:
                 self._note(each, doubted)
                 beats = self._beat(each, canary.LEARN_US if each.canaries.lost else 0)
@@ -87,6 +96,19 @@ class Watcher:
             canaries.last |= told
             canaries.register.beat(canaries.last)
         return beats
+
+    def _begin(self, watched: Watched, first: list[Beat]) -> None:
+        """Send again what was sent before there was a canary: nothing could tell whether that was lost.
+
+        That is little, and the store knows it by its rids. Of an estate that is no newborn it does not, and
+        what it is said to have stays settled.
+        """
+        before, now_us = watched.marks(), min(found.now_us for found in first)
+        was_sent = max(before.sent, before.settled)
+        if was_sent > _START and now_us - begun_us(watched.canaries.estate) < _NEWBORN_US:
+            since_us = now_us if before.since_us is None else before.since_us
+            sent = was_sent
+            watched.go_back(replace(before, settled=_START, sent=sent, since_us=since_us))
 
     def _note(self, watched: Watched, doubted: list[Beat]) -> None:
         """Go back to where an estate stood when the canary was written that is found."""
