@@ -104,8 +104,8 @@ class Watcher:
         what it is said to have stays settled.
         """
         before, now_us = watched.marks(), min(found.now_us for found in first)
-        was_sent = max(before.sent, before.settled)
-        if was_sent > _START and now_us - begun_us(watched.canaries.estate) < _NEWBORN_US:
+        was_sent, begun = max(before.sent, before.settled), begun_us(watched.canaries.estate)
+        if was_sent > _START and begun and now_us - begun < _NEWBORN_US:
             since_us = now_us if before.since_us is None else before.since_us
             sent = was_sent
             watched.go_back(replace(before, settled=_START, sent=sent, since_us=since_us))
