@@ -61,6 +61,7 @@ def test_eight_limits_are_one_command(
     policy = policy_file(tmp_path, redis_url, f"[{rates}, {caps}]")
     with serving(server, policy) as port, redis_server.client() as client:
         asyncio.run(press([port], "warm", clients=1, requests=5))
+        _await_canary(client)  # what a newborn sent before it is sent once more
         _await_scripts(client, 12)  # of these and of the one that found the server ready
         client.config_resetstat()
         statuses = asyncio.run(press([port], "eight", clients=1, requests=50))
@@ -73,6 +74,14 @@ def test_eight_limits_are_one_command(
 
 def _calls(client: redis.Redis) -> dict[str, int]:
     return {name: int(each["calls"]) for name, each in client.info("commandstats").items()}
+
+
+def _await_canary(client: redis.Redis) -> None:
+    """Wait until the server's process has written that it watches the store."""
+    end = time.monotonic() + 60
+    while not client.keys("mw:{canary}:canary:*"):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def _await_scripts(client: redis.Redis, least: int) -> None:
