@@ -47,9 +47,7 @@ _PATIENCE = 5.0
     help="The event as it was delivered, where the journal has it no more.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the correction, and record nothing.")
-@click.option(
-    "--policy", envvar="METER_POLICY", default=policies.DEFAULT, help="The policy file.", metavar="PATH"
-)
+@policies.option
 def adjust(
     event: str, changes: tuple[str, ...], event_file: Path | None, policy: str, *, dry_run: bool, **said: Any
 ) -> None:

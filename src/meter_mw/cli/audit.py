@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from meter_mw.audit.seals import Checking
     from meter_mw.policy.policy import Policy
 
-_policy = click.option(
-    "--policy", envvar="METER_POLICY", default=policies.DEFAULT, help="The policy file.", metavar="PATH"
-)
 _public_key = click.option(
     "--public-key",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -37,7 +34,7 @@ def audit() -> None:
 
 
 @audit.command()
-@_policy
+@policies.option
 @_public_key
 @click.option("--head", help="The digest that `audit head` gave earlier: the book must still hold it.")
 def verify(policy: str, public_key: Path | None, head: str | None) -> None:
@@ -61,7 +58,7 @@ def verify(policy: str, public_key: Path | None, head: str | None) -> None:
 
 
 @audit.command()
-@_policy
+@policies.option
 def head(policy: str) -> None:
     """Print the digest of the last seal: noted elsewhere, it shows later that no seal was cut off."""
     book = Book(policies.loaded(policy).events.journal)
@@ -76,7 +73,7 @@ def head(policy: str) -> None:
 
 @audit.command()
 @click.argument("event")
-@_policy
+@policies.option
 @click.option(
     "--event-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -104,7 +101,7 @@ def prove(event: str, policy: str, event_file: Path | None) -> None:
 
 @audit.command()
 @click.argument("proof", type=click.File("rb"))
-@_policy
+@policies.option
 @_public_key
 def check(proof: TextIO, policy: str, public_key: Path | None) -> None:
     """Check a proof (a file, or - for standard input); the exit status is 1 where it does not hold."""

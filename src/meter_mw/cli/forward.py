@@ -81,7 +81,7 @@ def _option(name: str, default: object, words: str, **more: Any) -> Callable[[Co
 
 
 @click.command()
-@click.option("--policy", envvar="METER_POLICY", default=policies.DEFAULT, metavar="PATH", help="The policy.")
+@policies.option
 @click.option(
     "--from",
     "origin",

@@ -37,16 +37,13 @@ def journal() -> None:
 
 def _command(command: Command) -> Command:
     """Give every command the options that say which journal."""
-    policy = click.option(
-        "--policy", envvar="METER_POLICY", default=policies.DEFAULT, help="The policy file.", metavar="PATH"
-    )
     directory = click.option(
         "--dir",
         "directory",
         type=click.Path(file_okay=False, exists=True, path_type=Path),
         help="The journal's directory, instead of the policy's.",
     )
-    return journal.command(command.__name__)(policy(directory(command)))
+    return journal.command(command.__name__)(policies.option(directory(command)))
 
 
 @_command

@@ -44,10 +44,7 @@ def keys() -> None:
 
 def _command(command: Command) -> Command:
     """Give every command the option that names the policy."""
-    option = click.option(
-        "--policy", envvar="METER_POLICY", default=policies.DEFAULT, help="The policy file.", metavar="PATH"
-    )
-    return keys.command(command.__name__.strip("_"))(option(command))
+    return keys.command(command.__name__.strip("_"))(policies.option(command))
 
 
 _named = click.argument("name", metavar="ID")

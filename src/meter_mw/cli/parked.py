@@ -43,10 +43,7 @@ def parked() -> None:
 
 def _command(command: Command) -> Command:
     """Give every command the option that names the policy."""
-    option = click.option(
-        "--policy", envvar="METER_POLICY", default=policies.DEFAULT, help="The policy file.", metavar="PATH"
-    )
-    return parked.command(command.__name__.strip("_"))(option(command))
+    return parked.command(command.__name__.strip("_"))(policies.option(command))
 
 
 @_command

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 DEFAULT = "meter.yaml"
 
 
+option = click.option(
+    "--policy", envvar="METER_POLICY", default=DEFAULT, help="The policy file.", metavar="PATH"
+)
+"""The option that names the policy of a command."""
+
+
 def loaded(path: str) -> Policy:
     """Load a policy, or say everything that is wrong with it and exit with 1."""
     sys.path.insert(0, str(Path.cwd()))  # where servers look for the module of a resolver

@@ -65,9 +65,7 @@ def _moment(_: click.Context, param: click.Parameter, text: str | None) -> datet
 @click.option("--all", "everything", is_flag=True, help="Rows that agree as well.")
 @click.option("--json", "form", flag_value="json", help="JSON lines instead of a table.")
 @click.option("--csv", "form", flag_value="csv", help="CSV instead of a table.")
-@click.option(
-    "--policy", envvar="METER_POLICY", default=policies.DEFAULT, help="The policy file.", metavar="PATH"
-)
+@policies.option
 def reconcile(
     policy: str,
     start: datetime | None,
