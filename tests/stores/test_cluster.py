@@ -77,6 +77,11 @@ class RunAsync:
     def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         return self._runner.run(self._store.admit(command, patience_us=patience_us))
 
+    def admit_many(
+        self, commands: Sequence[Admit | TopUp], *, patience_us: int
+    ) -> Sequence[Tally | StoreUnavailable]:
+        return self._store._background.admit_many(commands, patience_us=patience_us)
+
     def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
         return self._runner.run(self._store.peek(tag, charges))
 

@@ -16,7 +16,7 @@ from support.servers import on_every_redis
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meter_mw.stores.port import Admit, Charge, Closed, Closing, Tally, TopUp
+    from meter_mw.stores.port import Admit, Charge, Closed, Closing, StoreUnavailable, Tally, TopUp
 
 
 class TestMemoryStore(StoreConformance):
@@ -45,6 +45,11 @@ class RunAsync:
 
     def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         return self._runner.run(self._store.admit(command, patience_us=patience_us))
+
+    def admit_many(
+        self, commands: Sequence[Admit | TopUp], *, patience_us: int
+    ) -> Sequence[Tally | StoreUnavailable]:
+        return self._closings.admit_many(commands, patience_us=patience_us)
 
     def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
         return self._runner.run(self._store.peek(tag, charges))

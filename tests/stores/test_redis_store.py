@@ -28,8 +28,11 @@ from meter_mw.stores.port import (
     Admit,
     Cancel,
     Charge,
+    NotAsked,
     Outcome,
+    Refusal,
     StoreUnavailable,
+    Tally,
     Verdict,
 )
 from meter_mw.stores.redis_protocol import SCRIPT, GarbledReply, closed, tally
@@ -112,6 +115,28 @@ def test_hundred_closings_are_one_round_trip(redis_server, at) -> None:
         at.store.settle([Cancel(each.rid, each.tag, each.charges) for each in asked])
         assert calls(client)["evalsha"] == 100
         assert before > 0
+
+
+def test_hundred_admissions_are_one_round_trip(redis_server, at) -> None:
+    """Sent together, they go out together; one that cannot be answered is no other's failure."""
+    asked = [at.command(ONE) for _ in range(100)]
+    at.send(asked[0])
+    with redis_server.client() as client:
+        client.set("mw:{spoilt}", b"\x01")
+        client.config_resetstat()
+        bad = at.command(ONE, tag="spoilt")
+        told = at.send_many(*asked[:50], bad, *asked[50:99])
+        assert calls(client)["evalsha"] == 100
+        assert sum(isinstance(each, Tally) for each in told) == 99
+        assert isinstance(told[50], Refusal)
+        assert "holds something else" in str(told[50])
+
+
+def test_admissions_without_a_server(at) -> None:
+    """Where nobody answers, each of them is told so."""
+    with contextlib.closing(open_store("redis://127.0.0.1:1")) as store:
+        told = store.admit_many([at.command(ONE)] * 150, patience_us=SECOND)
+    assert [isinstance(each, NotAsked) for each in told] == [True] * 150
 
 
 @on_every_redis

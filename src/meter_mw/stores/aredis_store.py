@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from meter_mw.stores.cluster_astore import AsyncClusterStore
     from meter_mw.stores.port import Admit, Charge, Closed, Closing, Tally, TopUp
+    from meter_mw.stores.redis_link import Errors
     from meter_mw.stores.redis_protocol import Call
 
 
@@ -74,10 +75,10 @@ class AsyncRedisStore:
         return [answer for answer, _ in answers]
 
     async def ask(
-        self, calls: Sequence[Call], *, patience_us: int, urgent: bool = True, redirects: bool = False
+        self, calls: Sequence[Call], *, patience_us: int, urgent: bool = True, values: Errors = ()
     ) -> list[object]:
         """Have other commands answered in one round trip, or raise StoreUnavailable; see `converse`."""
-        return await self._ask(calls, patience_us, urgent=urgent, redirects=redirects)
+        return await self._ask(calls, patience_us, urgent=urgent, values=values)
 
     async def _read(self, call: Call, patience_us: int, *, urgent: bool) -> Tally:
         sent_us = self._store_clock.local()
@@ -87,10 +88,10 @@ class AsyncRedisStore:
         return answer
 
     async def _ask(
-        self, calls: Sequence[Call], patience_us: int, *, urgent: bool, redirects: bool = False
+        self, calls: Sequence[Call], patience_us: int, *, urgent: bool, values: Errors = ()
     ) -> list[object]:
         line = self._line()
-        talk = converse(calls, self._address.place, line.breaker, urgent=urgent, redirects=redirects)
+        talk = converse(calls, self._address.place, line.breaker, urgent=urgent, values=values)
         return await line.hold(talk, patience_us)
 
     def _time(self) -> int:

@@ -90,6 +90,27 @@ def decide(
     return _judged(told)
 
 
+def together(talks: Sequence[Asking[T]]) -> Asking[list[T | StoreUnavailable]]:
+    """Hold several conversations at the same time; give what each came to, or the failure that ended it."""
+    came: dict[int, T | StoreUnavailable] = {}
+    asking: dict[int, tuple[Call, ...]] = {}
+    told: dict[int, list[object] | None] = dict.fromkeys(range(len(talks)))
+    while told:
+        for index, replies in told.items():
+            try:
+                asking[index] = next(talks[index]) if replies is None else talks[index].send(replies)
+            except StopIteration as end:
+                came[index] = end.value
+            except StoreUnavailable as failure:
+                came[index] = failure
+        if not asking:
+            break
+        all_replies = iter((yield tuple(call for calls in asking.values() for call in calls)))
+        told = {index: [next(all_replies) for _ in calls] for index, calls in asking.items()}
+        asking = {}
+    return [came[index] for index in range(len(talks))]
+
+
 def _phases(steps: tuple[Step, ...], tag: str, fails: Callable[[str], bool]) -> Sequence[Sequence[Step]]:
     """Give the steps that go together, in their order (Rule 2)."""
     if len(steps) == 1:

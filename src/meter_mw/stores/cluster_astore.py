@@ -10,7 +10,7 @@ from meter_mw.stores.aredis_store import AsyncRedisStore
 from meter_mw.stores.cluster_map import PAUSE_S, SlotMap, routed
 from meter_mw.stores.cluster_store import ClusterStore
 from meter_mw.stores.port import PATIENCE_US, StoreUnavailable
-from meter_mw.stores.redis_link import StoreClock
+from meter_mw.stores.redis_link import REDIRECTIONS, StoreClock
 from meter_mw.stores.redis_protocol import SERVER_CLOCK
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class AsyncClusterStore:
 
         async def one(place: Place, calls: tuple[Call, ...]) -> list[object] | StoreUnavailable:
             try:
-                return await self._node(place).ask(calls, patience_us=patience_us, redirects=True)
+                return await self._node(place).ask(calls, patience_us=patience_us, values=REDIRECTIONS)
             except StoreUnavailable as failure:
                 return failure
 

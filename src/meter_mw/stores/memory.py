@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from meter_mw.stores.holder import Ask, Taken
-    from meter_mw.stores.port import Booking, Charge, Closing
+    from meter_mw.stores.port import Booking, Charge, Closing, StoreUnavailable
 
 _T = TypeVar("_T")
 
@@ -109,6 +109,12 @@ class MemoryStore:
             for holder in holders.values():
                 holder.rest(now_us)
             return tally
+
+    def admit_many(
+        self, commands: Sequence[Admit | TopUp], *, patience_us: int = 0
+    ) -> Sequence[Tally | StoreUnavailable]:
+        """Decide one after the other; see `Store.admit_many`."""
+        return [self.admit(each, patience_us=patience_us) for each in commands]
 
     def _answer(self, command: Admit | TopUp, holders: dict[str, Holder], now_us: int) -> Tally:
         known = self._remembered(command.tag, command.rid, now_us)

@@ -246,6 +246,12 @@ class Store(Protocol):
         """Decide within `patience_us`, or raise StoreUnavailable."""
         ...
 
+    def admit_many(
+        self, commands: Sequence[Admit | TopUp], *, patience_us: int
+    ) -> Sequence[Tally | StoreUnavailable]:
+        """Decide each by itself, all within `patience_us`; give why not in place of a tally."""
+        ...
+
     def settle(self, closings: Sequence[Closing], *, patience_us: int = PATIENCE_US) -> Sequence[Closed]:
         """Apply all, each at most once, or raise StoreUnavailable; the whole batch may be repeated."""
         ...

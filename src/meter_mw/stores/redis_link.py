@@ -48,7 +48,10 @@ BATCH = 100
 FAILURES = (redis_errors.RedisError, OSError)
 """What a round trip may end in, timeouts included."""
 
-REDIRECTIONS = (
+Errors: TypeAlias = tuple[type[redis_errors.ResponseError], ...]
+"""Kinds of error replies."""
+
+REDIRECTIONS: Errors = (
     redis_errors.MovedError,
     redis_errors.AskError,
     redis_errors.TryAgainError,
@@ -276,11 +279,11 @@ Talk: TypeAlias = Generator[Trip, "Sequence[object] | Exception", list[object]]
 
 
 def converse(
-    calls: Sequence[Call], place: str, breaker: Breaker, *, urgent: bool, redirects: bool = False
+    calls: Sequence[Call], place: str, breaker: Breaker, *, urgent: bool, values: Errors = ()
 ) -> Talk:
     """Have all of `calls` answered, or raise StoreUnavailable; `urgent` ones fail at an open breaker.
 
-    With `redirects`, those of a cluster's node are replies like any other.
+    Error replies of the kinds in `values` are replies like any other.
     """
     leave = breaker.enter() or (None if urgent else Leave.FREELY)
     if leave is None:
@@ -288,8 +291,8 @@ def converse(
     told = False
     try:
         replies, failure, asked = yield from _trips(calls)
-        if redirects and isinstance(failure, REDIRECTIONS):
-            others = (each for each in replies if not isinstance(each, REDIRECTIONS))
+        if values and isinstance(failure, values):
+            others = (each for each in replies if not isinstance(each, values))
             failure = next((each for each in others if isinstance(each, Exception)), None)
         told = not isinstance(failure, Crowded)
         if _is_silence(failure):
@@ -344,6 +347,11 @@ def _trips(
         if not waiting:
             break
     return replies, next((each for each in replies if isinstance(each, Exception)), None), asked
+
+
+def refused(refusal: redis_errors.ResponseError, place: str) -> Refusal:
+    """Say in our words that a server answered a command with an error."""
+    return Refusal(f"redis at {place} {_words(refusal, refusal)}")
 
 
 def unavailable(failure: Exception, place: str) -> StoreUnavailable:

@@ -12,7 +12,7 @@ from redis.connection import AbstractConnection, Connection, UnixDomainSocketCon
 from redis.exceptions import ResponseError
 
 from meter_mw.stores.cluster_map import is_cluster, read_cluster_url
-from meter_mw.stores.port import PATIENCE_US
+from meter_mw.stores.port import PATIENCE_US, StoreUnavailable
 from meter_mw.stores.redis_link import (
     BATCH,
     FAILURES,
@@ -24,6 +24,7 @@ from meter_mw.stores.redis_link import (
     Trip,
     converse,
     read_url,
+    refused,
     unavailable,
     unreached,
 )
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from meter_mw.stores.cluster_store import ClusterStore
-    from meter_mw.stores.port import Admit, Charge, Closed, Closing, StoreUnavailable, Tally, TopUp
-    from meter_mw.stores.redis_link import Talk
+    from meter_mw.stores.port import Admit, Charge, Closed, Closing, Tally, TopUp
+    from meter_mw.stores.redis_link import Errors, Talk
     from meter_mw.stores.redis_protocol import Call
 
 
@@ -85,6 +86,35 @@ class RedisStore:
         """Decide in one round trip; see `Store.admit`."""
         return self._read(admit_call(command, self._time()), patience_us, urgent=True)
 
+    def admit_many(
+        self, commands: Sequence[Admit | TopUp], *, patience_us: int
+    ) -> Sequence[Tally | StoreUnavailable]:
+        """Decide in round trips of a hundred; see `Store.admit_many`."""
+        deadline = time.monotonic() + patience_us / 1_000_000
+        answers: list[Tally | StoreUnavailable] = []
+        for start in range(0, len(commands), BATCH):
+            batch = commands[start : start + BATCH]
+            calls = [admit_call(each, self._time()) for each in batch]
+            left_us = int((deadline - time.monotonic()) * 1_000_000)
+            sent_us = self._store_clock.local()
+            try:
+                replies = self._ask(calls, left_us, urgent=True, values=(ResponseError,))
+            except StoreUnavailable as failure:
+                answers += [failure] * len(batch)
+            else:
+                answers += [self._told(each, sent_us) for each in replies]
+        return answers
+
+    def _told(self, reply: object, sent_us: int) -> Tally | StoreUnavailable:
+        if isinstance(reply, ResponseError):
+            return refused(reply, self._address.place)
+        try:
+            answer = tally(reply)
+        except StoreUnavailable as garbled:
+            return garbled
+        self._store_clock.learn(answer.now_us, sent_us)
+        return answer
+
     def peek(self, tag: str, charges: tuple[Charge, ...]) -> Tally:
         """Read without changing anything; see `Store.peek`."""
         return self._read(peek_call(tag, charges, self._time()), PATIENCE_US, urgent=False)
@@ -119,10 +149,10 @@ class RedisStore:
             return {self._address.place: unavailable(failure, self._address.place)}
 
     def ask(
-        self, calls: Sequence[Call], *, patience_us: int, urgent: bool = True, redirects: bool = False
+        self, calls: Sequence[Call], *, patience_us: int, urgent: bool = True, values: Errors = ()
     ) -> list[object]:
         """Have other commands answered in one round trip, or raise StoreUnavailable; see `converse`."""
-        return self._ask(calls, patience_us, urgent=urgent, redirects=redirects)
+        return self._ask(calls, patience_us, urgent=urgent, values=values)
 
     def _read(self, call: Call, patience_us: int, *, urgent: bool) -> Tally:
         sent_us = self._store_clock.local()
@@ -132,11 +162,11 @@ class RedisStore:
         return answer
 
     def _ask(
-        self, calls: Sequence[Call], patience_us: int, *, urgent: bool, redirects: bool = False
+        self, calls: Sequence[Call], patience_us: int, *, urgent: bool, values: Errors = ()
     ) -> list[object]:
         deadline = time.monotonic() + patience_us / 1_000_000
         pool = self._pool()
-        talk = converse(calls, self._address.place, pool.breaker, urgent=urgent, redirects=redirects)
+        talk = converse(calls, self._address.place, pool.breaker, urgent=urgent, values=values)
         return _hold(talk, pool, deadline)
 
     def _time(self) -> int:

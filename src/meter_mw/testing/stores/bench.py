@@ -19,6 +19,7 @@ from meter_mw.stores.port import (
     Outcome,
     Reading,
     Settle,
+    StoreUnavailable,
     Tally,
     TopUp,
     Verdict,
@@ -55,6 +56,12 @@ class ConformingStore(Protocol):
 
     def admit(self, command: Admit | TopUp, *, patience_us: int) -> Tally:
         """See `Store.admit`."""
+        ...
+
+    def admit_many(
+        self, commands: Sequence[Admit | TopUp], *, patience_us: int
+    ) -> Sequence[Tally | StoreUnavailable]:
+        """See `Store.admit_many`."""
         ...
 
     def settle(self, closings: Sequence[Closing]) -> Sequence[Closed]:
@@ -121,6 +128,10 @@ class Bench:
     def send(self, command: Admit | TopUp) -> Tally:
         """Have a command decided."""
         return self.store.admit(command, patience_us=PATIENCE_US)
+
+    def send_many(self, *commands: Admit | TopUp) -> Sequence[Tally | StoreUnavailable]:
+        """Have several commands decided at the same time."""
+        return self.store.admit_many(commands, patience_us=PATIENCE_US)
 
     def admit(self, *charges: Charge) -> Tally:
         """Ask with a new rid."""

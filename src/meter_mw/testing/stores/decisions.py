@@ -6,7 +6,7 @@ from __future__ import annotations
 from meter_mw.model import LARGEST_COST
 from meter_mw.periods import Period
 from meter_mw.quota import Cap, Rate
-from meter_mw.stores.port import Verdict
+from meter_mw.stores.port import Tally, Verdict
 from meter_mw.testing.stores.bench import (
     FIVE_A_MINUTE,
     HUNDRED_A_DAY,
@@ -168,6 +168,34 @@ class DecisionLaws(Laws):
         for tag in (f"{at.tag}1"[-64:], at.tag[:-1], at.tag.upper() + "_", "-" + at.tag):
             command = at.command(at.charge("a", TEN_A_SECOND, 5), tag=tag)
             assert at.send(command).verdict is Verdict.ADMITTED
+
+    # Several at the same time
+
+    def test_many_are_decided_each_by_itself(self) -> None:
+        """One after the other: what the first leaves is the next one's, and no denial denies another."""
+        at = self.bench()
+        few, other = at.charge("c", FIVE_A_MINUTE, 3), at.charge("a", TEN_A_SECOND)
+        first, late = at.command(few, other), at.command(other, within_us=-1)
+        asked = (first, at.command(few, other), late, first, at.command(other))
+        told = at.send_many(*asked)
+        assert [each.verdict for each in told if isinstance(each, Tally)] == [
+            Verdict.ADMITTED,
+            Verdict.DENIED,
+            Verdict.LATE,
+            Verdict.ADMITTED,
+            Verdict.ADMITTED,
+        ]
+        assert (at.used(few), at.remaining(other)) == (3, 3)
+        assert at.send_many() == []
+
+    def test_many_are_as_many_as_one_likes(self) -> None:
+        """However many they are, each has its answer, in their order."""
+        at = self.bench()
+        charges = [at.charge("c", HUNDRED_A_DAY, number) for number in range(1, 14)]
+        told = at.send_many(*(at.command(each) for each in charges * 20))
+        used = [each.readings[0].state.part for each in told if isinstance(each, Tally)]
+        assert used[:14] == [1, 3, 6, 10, 15, 21, 28, 36, 45, 55, 66, 78, 91, 92]
+        assert len(used) == 260
 
     # A policy that changes
 
