@@ -8,12 +8,14 @@ import pytest
 
 from meter_mw.journal import HELD, Journal, Position
 from meter_mw.recovery import trail as module
+from meter_mw.recovery.backlog import Backlog
 from meter_mw.recovery.marks import Marks
 from meter_mw.recovery.register import Register
-from recovery.conftest import closing, packed
+from recovery.conftest import closing, counted, packed
 
 if TYPE_CHECKING:
     from meter_mw.recovery.trail import Trail
+    from meter_mw.stores.memory import MemoryStore
     from meter_mw.stores.port import Settle
     from meter_mw.testing.stores import Clock
 
@@ -133,3 +135,66 @@ def test_a_loss_goes_back(trail: Trail, clock: Clock) -> None:
     assert trail.marks.lost_after_us == 7
     assert trail.passed(several[2][1])
     assert trail.marks == Marks(several[2][1], several[0][1])
+
+
+def test_what_its_admission_settled_is_confirmed_at_once(trail: Trail, clock: Clock) -> None:
+    """Nobody sends it, and nothing waits for it."""
+    one = closing(clock)
+    end = trail.keep(one.rid, b"{}", packed(one, clock), settled=True)
+    assert (trail.save().settled, trail.end) == (end, end)
+
+
+def test_what_its_admission_settled_passes_nothing(trail: Trail, clock: Clock) -> None:
+    """It stands behind those that the store has not confirmed, however many of both come."""
+    (first, _), (second, end) = kept(trail, clock, 2)
+    settled = closing(clock)
+    last = trail.keep(settled.rid, b"{}", packed(settled, clock), settled=True)
+    assert trail.save().settled == Position(0, 0)
+    trail.confirmed((second.rid,))
+    assert trail.save().settled == Position(0, 0)
+    trail.confirmed((first.rid,))
+    assert trail.save().settled == last > end
+
+
+def test_what_its_admission_settled_is_sent_after_a_loss(
+    trail: Trail, journal: Journal, store: MemoryStore, clock: Clock
+) -> None:
+    """All from where the store went back to is read again: what was charged at once is among it."""
+    settled = [closing(clock, 1 << number) for number in range(3)]
+    ends = [trail.keep(each.rid, b"{}", packed(each, clock, clock()), settled=True) for each in settled]
+    assert trail.save().settled == ends[2]
+    trail.rewind(Marks(ends[0], ends[0], None, 7, 3))
+    home = journal.home()
+    assert home is not None
+    backlog = Backlog(home, trail.marks, trail, store=store, park=refuse, lost=lambda _: True)
+    while trail.gap is not None:
+        backlog.step(trail.end)
+    assert (counted(store), trail.save().settled) == (2 + 4, ends[2])
+
+
+def test_what_is_charged_while_counts_are_brought_back_is_in_doubt_later(trail: Trail, clock: Clock) -> None:
+    """Read from the journal when the store has forgotten its rid, it could count twice."""
+    ((_, end),) = kept(trail, clock, 1)
+    trail.rewind(Marks(lost_after_us=7, lost_since_us=7))
+    assert trail.marks.tried_us(end, clock()) is None
+    settled = closing(clock)
+    later = trail.keep(settled.rid, b"{}", packed(settled, clock, clock()), settled=True)
+    assert trail.marks.tried_us(later, clock()) == clock()
+    assert trail.gap == Position(0, 0)
+
+
+def test_what_waits_for_the_disk_and_is_settled_waits_for_nobody_else(
+    trail: Trail, journal: Journal, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory has nothing to send for it."""
+    settled = closing(clock)
+    monkeypatch.setattr(journal, "append", lambda event, closing: HELD)
+    trail.keep(settled.rid, b"{}", packed(settled, clock), settled=True)
+    assert trail.save().settled == Position(0, 0)
+    monkeypatch.undo()
+    end = trail.keep(settled.rid, b"{}", packed(settled, clock), settled=True)
+    assert trail.save().settled == end
+
+
+def refuse(packed: bytes, reason: str) -> None:
+    raise AssertionError(f"parked: {reason}")

@@ -180,20 +180,41 @@ class Trail:
         """Give a closing as it is kept in the journal; nothing where it is not."""
         return pack(closing, self._clock(), admitted_us) if closing is not None and self._keeps else b""
 
-    def keep(self, rid: RequestId, event: bytes, packed: bytes) -> Position:
-        """Put an event and its closing, or a closing alone, into the journal; raises `JournalError`."""
+    def keep(self, rid: RequestId, event: bytes, packed: bytes, *, settled: bool = False) -> Position:
+        """Put an event and its closing, or a closing alone, into the journal; raises `JournalError`.
+
+        A closing is `settled` where its admission has charged all of it for good, and nobody sends it: it is
+        there to be sent again after a loss.
+        """
         if self._register is None:
             self.ready()
         with self._lock:
-            self._unkept.add(rid)
+            if not settled:
+                self._unkept.add(rid)
             position = self._journal.append(event, packed) if event else self._journal.note(packed)
             if position < HELD:
                 self._unkept.discard(rid)
                 self._end = position
                 if self._gap is None:
-                    self._order.append((rid, position))
-                    self._ends[rid] = position
+                    self._follow(rid, position, settled=settled)
+            if settled and self._gap is not None:
+                self._doubt()
             return position
+
+    def _follow(self, rid: RequestId, end: Position, *, settled: bool) -> None:
+        """Have a closing on the trail, behind those before it that are not confirmed (Rule 2)."""
+        if settled and not self._order:
+            self._low = end
+            return
+        self._order.append((rid, end))
+        self._ends[rid] = end
+        if settled:
+            self._confirmed[rid] = self._confirmed.get(rid, 0) + 1
+
+    def _doubt(self) -> None:
+        """Note that of what is read from the journal the store may have some from now on."""
+        if self._marks.beyond_us is None:
+            self._note(replace(self._marks, beyond_us=self._clock()))
 
     @property
     def marks(self) -> Marks:
@@ -266,7 +287,7 @@ class Trail:
             end = max((self._ends.get(rid, _START) for rid in rids), default=to)
             settled = self._settled()
             if self._gap is not None and rids and before.beyond_us is None:
-                self._note(replace(before, beyond_us=self._clock()))
+                self._doubt()
             elif end > before.sent or settled > before.settled:
                 since = before.since_us if settled < before.sent else None
                 sent = max(end, before.sent)
