@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from uuid import RFC_4122, UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meter_mw.rids import new_rid
 
@@ -18,6 +21,24 @@ def test_a_rid_is_a_uuid_of_version_7() -> None:
     read = UUID(rid)
     assert str(read) == rid
     assert (read.version, read.variant) == (7, RFC_4122)
+
+
+@given(st.lists(st.integers(0, 2**48 * 1_000 - 1), max_size=20))
+def test_every_rid_is_a_uuid_of_its_time(moments: list[int]) -> None:
+    """Whatever the times and their order, each has its own millisecond, version and variant."""
+    rids = [new_rid(now_us) for now_us in moments]
+    for now_us, rid in zip(moments, rids, strict=True):
+        read = UUID(rid)
+        assert (str(read), read.version, read.variant) == (rid, 7, RFC_4122)
+        assert read.int >> 80 == now_us // 1_000
+    assert sorted(rids, key=lambda rid: UUID(rid).int) == sorted(rids)
+
+
+def test_threads_never_share_a_rid() -> None:
+    """Of those that several threads make in one millisecond no two are equal."""
+    with ThreadPoolExecutor(8) as threads:
+        rids = list(threads.map(lambda _: [new_rid(NOW_US) for _ in range(1_000)], range(8)))
+    assert len({rid for each in rids for rid in each}) == 8_000
 
 
 @pytest.mark.parametrize("now_us", [0, 999, 1_000, NOW_US, (2**48 - 1) * 1_000 + 999])
