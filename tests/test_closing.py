@@ -77,7 +77,7 @@ def test_a_request_that_outlives_its_rid_counts_once(clock: Clock) -> None:
     talk, command = begun(rules, request(key="k"), clock())
     admission = ended(talk, store.admit(command))
     clock.move(3_600 * SECOND_US)
-    settled = settlement(rules, admission, replace(RECEIPT, duration_us=3_600 * SECOND_US))
+    settled = settlement(rules, admission, RECEIPT._replace(duration_us=3_600 * SECOND_US))
     assert settled is not None
     assert [each.outcome for each in store.settle([settled])] == [Outcome.RECOVERED]
     readings = store.peek(command.tag, command.charges).readings
@@ -90,7 +90,7 @@ def test_a_request_that_no_store_saw_is_booked_in_full_however_long_it_took() ->
     rules = policy(open_cap)
     talk, _ = begun(rules, request(key="k"))
     admission = failed(talk, StoreUnavailable("gone"))
-    settled = settlement(rules, admission, replace(RECEIPT, duration_us=3_600 * SECOND_US))
+    settled = settlement(rules, admission, RECEIPT._replace(duration_us=3_600 * SECOND_US))
     assert settled is not None
     assert [(each.charge.take, each.actual) for each in settled.bookings] == [(1, 1)]
 
@@ -98,7 +98,7 @@ def test_a_request_that_no_store_saw_is_booked_in_full_however_long_it_took() ->
 def test_nothing_reported_is_none_used() -> None:
     """A reported meter that the app said nothing of is booked as 0."""
     admission = admission_on(policy(rate(9, meter=TOKENS)), request(key="k"))
-    assert used(admission.lines[0], replace(RECEIPT, reported={})) == 0
+    assert used(admission.lines[0], RECEIPT._replace(reported={})) == 0
 
 
 def test_the_event_has_these_fields() -> None:
@@ -134,7 +134,7 @@ def test_the_event_has_these_fields() -> None:
 def test_the_event_of_an_anonymous_request_names_no_key() -> None:
     """Without a key and an account there are no such fields; without a route its name says so."""
     rules = policy(rate(10))
-    data = usage_event(rules, admission_on(rules, request()), "GET", replace(RECEIPT, reported={})).data
+    data = usage_event(rules, admission_on(rules, request()), "GET", RECEIPT._replace(reported={})).data
     used_up = {"requests", "request_bytes", "response_bytes"}
     assert data.keys() == used_up | {"route", "method", "status", "plan", "duration_us", "policy"}
     assert data["route"] == UNMATCHED
@@ -197,10 +197,10 @@ def test_a_status_that_is_not_charged_for_costs_caps_nothing() -> None:
     """Caps give back what it took, rates keep it, bytes are counted as they passed, the event says so."""
     rules = policy(cap(9), rate(9), cap(9, meter=EGRESS, name="egress"), charge=CHARGE_OK)
     admission = admission_on(rules, request(key="k"))
-    settled = settlement(rules, admission, replace(RECEIPT, status=500))
+    settled = settlement(rules, admission, RECEIPT._replace(status=500))
     assert settled is not None
     assert [each.actual for each in settled.bookings] == [0, 1, 9_000]
-    data = usage_event(rules, admission, "GET", replace(RECEIPT, status=500)).data
+    data = usage_event(rules, admission, "GET", RECEIPT._replace(status=500)).data
     assert (data["requests"], data["charged"], data["response_bytes"]) == (0, False, 9_000)
     assert "charged" not in usage_event(rules, admission, "GET", RECEIPT).data
 
@@ -211,7 +211,7 @@ def test_refunds_are_by_status(status: int, charged: bool) -> None:
     refunds = ChargeRules(refund_on=frozenset({404, 503}))
     rules = policy(cap(9), charge=CHARGE_OK, routes=[route("/x", charge=refunds, costs={"requests": 3})])
     admission = admission_on(rules, request("/x", key="k"))
-    settled = settlement(rules, admission, replace(RECEIPT, status=status))
+    settled = settlement(rules, admission, RECEIPT._replace(status=status))
     assert settled is not None
     assert [each.actual for each in settled.bookings] == [3 if charged else 0]
 
@@ -222,7 +222,7 @@ def test_a_refund_comes_back(clock: Clock) -> None:
     for status in (500, 404, 200):
         admission = held(rules, request(key="k"), store)
         assert admission.serves
-        settled = settlement(rules, admission, replace(RECEIPT, status=status))
+        settled = settlement(rules, admission, RECEIPT._replace(status=status))
         assert settled is not None
         store.settle([settled])
     assert not held(rules, request(key="k"), store).serves
@@ -232,7 +232,7 @@ def test_a_refused_one_pays_for_the_bytes_that_had_passed() -> None:
     """One that was refused on its way got no answer of the app's: it costs no request."""
     rules = policy(cap(9), rate(9), cap(10**6, meter=METERS[1], name="ingress"))
     admission = admission_on(rules, request(key="k", transfer_encoding="chunked"))
-    refused = replace(RECEIPT, status=413, limited_by=("ingress",), refused=True)
+    refused = RECEIPT._replace(status=413, limited_by=("ingress",), refused=True)
     settled = settlement(rules, admission, refused)
     assert settled is not None
     assert [each.actual for each in settled.bookings] == [0, 1, 700]
@@ -244,7 +244,7 @@ def test_a_part_is_charged_for_before_its_status_is_known() -> None:
     """A stream that has not begun to answer is recorded as it stands."""
     rules = policy(cap(9), charge=CHARGE_OK)
     admission = admission_on(rules, request(key="k"))
-    data = usage_event(rules, admission, "GET", replace(RECEIPT, status=0)).data
+    data = usage_event(rules, admission, "GET", RECEIPT._replace(status=0)).data
     assert (data["requests"], "charged" in data) == (1, False)
 
 
@@ -265,7 +265,7 @@ def test_messages_are_booked_and_recorded() -> None:
     limits = (cap(99, meter=meters[-2], name="asked"), cap(99, meter=meters[-1], name="told"))
     rules = policy(*limits, meters=meters)
     admission = admission_on(rules, request(key="k", is_socket=True))
-    receipt = replace(RECEIPT, request_messages=3, response_messages=5)
+    receipt = RECEIPT._replace(request_messages=3, response_messages=5)
     settled = settlement(rules, admission, receipt)
     assert settled is not None
     assert [each.actual for each in settled.bookings] == [3, 5]
@@ -338,7 +338,7 @@ def test_overage_that_the_request_has_told_is_not_told_again() -> None:
     closed = Closed(Outcome.RECOVERED, (Note(0, overage=1),))
     assert list(told(rules, admission, settled, closed, rid=OTHER, now_us=NOW_US)) == []
     talk, _ = begun(rules, request(key="k"))
-    without = replace(failed(talk, StoreUnavailable("gone")), denied_by=())
+    without = failed(talk, StoreUnavailable("gone"))._replace(denied_by=())
     (event,) = told(rules, without, settled, closed, rid=OTHER, now_us=NOW_US)
     assert event.data["overage"] == {"egress": 1}
 
@@ -409,7 +409,7 @@ def test_a_part_says_whose_it_is() -> None:
     """The parts of a long exchange have the rid of the first in common, and a number each."""
     rules = policy(rate(9))
     admission = admission_on(rules, request(key="k"))
-    data = usage_event(rules, replace(admission, rid=OTHER, first=RID, part=2), "GET", RECEIPT).data
+    data = usage_event(rules, admission._replace(rid=OTHER, first=RID, part=2), "GET", RECEIPT).data
     assert (data["exchange"], data["part"]) == (RID, 2)
     assert "part" not in usage_event(rules, admission, "GET", RECEIPT).data
 
@@ -419,6 +419,6 @@ def test_a_charge_is_booked_under_its_own_line() -> None:
     rules = policy(replace(cap(99, meter=TOKENS), reserve=50))
     admission = admission_on(rules, request(key="k"))
     assert admission.granted == (50,)
-    settled = settlement(rules, admission, replace(RECEIPT, reported={}))
+    settled = settlement(rules, admission, RECEIPT._replace(reported={}))
     assert settled is not None
     assert [each.actual for each in settled.bookings] == [0]

@@ -336,7 +336,7 @@ def test_a_length_that_says_nothing_is_not_known(fields: dict[str, str]) -> None
     """Servers refuse such requests; if one comes, its body is counted as it passes."""
     assert request(**fields).declared is None
     assert request().declared == 0
-    assert replace(request(), frames=True).declared is None
+    assert request()._replace(frames=True).declared is None
     assert request(content_length="7", transfer_encoding="chunked").declared is None
 
 
@@ -840,7 +840,7 @@ def test_preflights_are_never_refused(mode: Mode, plan: str | None) -> None:
 def test_a_key_in_the_query_of_a_preflight_is_that_of_the_request_to_come() -> None:
     """Browsers send the URL with a preflight, query and all: it is refused and charged no more for that."""
     rules = policy(cap(0), anonymous=None, unknown=Unknown.REJECT, places=(QueryKey("api_key"),))
-    admission = undisturbed(rules, replace(preflight(), query="api_key=k"))
+    admission = undisturbed(rules, preflight()._replace(query="api_key=k"))
     assert (admission.answer, admission.charges) == (Answer.ALLOWED, ())
 
 

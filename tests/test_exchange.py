@@ -30,7 +30,7 @@ def admission_of(path: str = "/", *standings: Standing) -> Admission:
         next(talk)
     admission = end.value.value
     assert isinstance(admission, Admission)
-    return replace(admission, standings=standings)
+    return admission._replace(standings=standings)
 
 
 class Late:
@@ -488,7 +488,7 @@ def test_one_that_was_refused_says_so() -> None:
 
 def following(passing: Exchange, rid: str, *granted: int) -> Admission:
     """Give the admission of a next part that was granted so much of each limit."""
-    return replace(passing.admission, rid=RequestId(rid), granted=granted)
+    return passing.admission._replace(rid=RequestId(rid), granted=granted)
 
 
 def test_the_parts_of_an_exchange_add_up() -> None:

@@ -50,8 +50,7 @@ class Reached:
     start_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """The answer for the whole request, and what has to be settled when it ends.
 
     `standings` is empty where no store was asked or none answered. `denied_by` names the limits that

@@ -88,7 +88,7 @@ def admit(
 def _judge(policy: Policy, asked: Admission, caller: Caller, *, learning: bool) -> Conversation[Admission]:
     enforces = policy.mode is Mode.ENFORCE
     if learning and enforces and any(_is_unsure(line.limit) for line in asked.lines):
-        return replace(asked, answer=Answer.UNAVAILABLE, reason=LEARNING)
+        return asked._replace(answer=Answer.UNAVAILABLE, reason=LEARNING)
     return (yield from _decide(policy, asked, caller))
 
 
@@ -135,10 +135,10 @@ def _decide(
         try:
             tally = yield Admit(asked.rid, caller.tag, fence_us, charges, policy.lease_us, on_deny, after)
         except StoreUnavailable as outage:
-            asked = replace(asked, asked_us=0 if isinstance(outage, NotAsked) else now_us)
+            asked = asked._replace(asked_us=0 if isinstance(outage, NotAsked) else now_us)
             break
         if not isinstance(tally, Tally) or tally.verdict is Verdict.VOID:
-            asked = replace(asked, asked_us=now_us)
+            asked = asked._replace(asked_us=now_us)
             break
         now_us = tally.now_us
         if tally.verdict in (Verdict.ADMITTED, Verdict.DENIED):
@@ -193,8 +193,7 @@ def _without_store(policy: Policy, asked: Admission, charges: tuple[Charge, ...]
     closed = any(
         line.limit.on_store_failure is Failure.CLOSED and not line.limit.shadow for line in asked.lines
     )
-    return replace(
-        asked,
+    return asked._replace(
         answer=Answer.UNAVAILABLE if closed and policy.mode is Mode.ENFORCE else Answer.ALLOWED,
         now_us=now_us,
         charges=charges,

@@ -272,8 +272,7 @@ class Exchange:
     def refuse(self, room: Room) -> Admission:
         """Refuse the request on its way, as the limits of `room` let no more of it in."""
         self.stopped(room.denied_by)
-        self.refusal = replace(
-            self.admission,
+        self.refusal = self.admission._replace(
             answer=Answer.UNAVAILABLE if room.unavailable else Answer.DENIED,
             denied_by=room.denied_by,
             reason="the usage of this key cannot be checked at the moment",

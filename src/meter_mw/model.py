@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, NamedTuple, NewType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,8 +66,7 @@ IN_FLIGHT = Meter("concurrent", Count.CONCURRENT)
 """What limits on concurrency are on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """The facts of one request that the policy is asked about, as they entered the edge.
 
     `path` is percent-decoded and without the mount prefix (`root_path`, `SCRIPT_NAME`), so it is
@@ -109,8 +108,7 @@ class Request:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The final counts of one exchange, or of a part of one.
 
     `limited_by` names the limits that stopped it on its way; one that was `refused` so got no answer of the

@@ -7,7 +7,6 @@ what it answers itself unmetered.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -172,7 +171,7 @@ class MeterMiddleware:
 def _facts(request: HttpRequest) -> Request:
     known = facts(request.META, request.method or "GET", request.path_info)
     scope = getattr(request, "scope", None)
-    return known if scope is None else replace(known, frames=scope.get("http_version", "") in ("2", "3"))
+    return known if scope is None else known._replace(frames=scope.get("http_version", "") in ("2", "3"))
 
 
 def _download(response: HttpResponseBase, exchange: Exchange) -> int:
