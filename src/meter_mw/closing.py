@@ -6,8 +6,10 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from meter_mw.admission import Admission, Answer
 from meter_mw.core import reached
-from meter_mw.model import THRESHOLD_EVENT, Count, Receipt, UsageEvent
+from meter_mw.events import Form
+from meter_mw.model import THRESHOLD_EVENT, Count, Receipt, RequestId, UsageEvent
 from meter_mw.policy.terms import digest_of
 from meter_mw.quota import AT_REST, Cap, Rate, Span
 from meter_mw.stores.port import REMEMBERED_US, Booking, Reading, Settle
@@ -15,9 +17,8 @@ from meter_mw.stores.port import REMEMBERED_US, Booking, Reading, Settle
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from meter_mw.admission import Admission, Reached
-    from meter_mw.model import RequestId
-    from meter_mw.policy.policy import Caller, Policy
+    from meter_mw.admission import Reached
+    from meter_mw.policy.policy import Caller, Policy, Route
     from meter_mw.policy.terms import Line
     from meter_mw.stores.port import Closed
 
@@ -98,6 +99,20 @@ def usage_event(policy: Policy, admission: Admission, method: str, receipt: Rece
     } | _named(caller)
     data |= _remarks(admission, receipt, charged=charged)
     return UsageEvent(admission.rid, policy.source, caller.subject, admission.now_us, data)
+
+
+def form(policy: Policy, route: Route, caller: Caller, method: str) -> Form:
+    """Give the form of the usage events that one caller, route and method have in common.
+
+    It is for requests without remarks: no messages passed, nothing was reported, no limit stopped or would
+    have refused them, none was part of a longer exchange, and none has units beyond what is included.
+    """
+
+    def event_of(status: int) -> UsageEvent:
+        admission = Admission(Answer.ALLOWED, RequestId(""), 0, route, caller)
+        return usage_event(policy, admission, method, Receipt(0, 0, {}, status, 0))
+
+    return Form(event_of)
 
 
 def _remarks(admission: Admission, receipt: Receipt, *, charged: bool) -> dict[str, object]:
