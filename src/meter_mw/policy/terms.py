@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from meter_mw.model import Meter
+    from meter_mw.policy.prices import PriceList
 
 
 _SENDABLE = re.compile(r"[ !#-\[\]-~]+")
@@ -106,11 +107,12 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a subject may do: limits that apply to each of its requests."""
+    """What a subject may do, limits that apply to each of its requests, and what that costs from when on."""
 
     name: str
     limits: tuple[Limit, ...] = ()
     timezone: str | None = None
+    prices: tuple[PriceList, ...] = ()
 
 
 ANY_STATUS = frozenset(range(100, 600))

@@ -88,7 +88,7 @@ def _limit(field: Field, rules: LimitRules, route: str | None) -> Limit | None:
     failure = fields["on_store_failure"].choice(FAILURES) if "on_store_failure" in fields else None
     scope = fields["scope"].choice({each.value: each for each in Scope}) if "scope" in fields else None
     shadow = _is_shadow(fields)
-    meter = _meter(fields["meter"], rules.meters) if "meter" in fields else REQUESTS
+    meter = read_meter(fields["meter"], rules.meters) if "meter" in fields else REQUESTS
     if meter is None or kind is None:
         return None
     meter = IN_FLIGHT if kind == "concurrent" else meter
@@ -148,7 +148,8 @@ def _is_shadow(fields: dict[str, Field]) -> bool:
     return ("shadow" in fields and fields["shadow"].boolean() is True) or mode is Mode.SHADOW
 
 
-def _meter(field: Field, meters: Meters) -> Meter | None:
+def read_meter(field: Field, meters: Meters) -> Meter | None:
+    """Read the name of one of the policy's meters."""
     text = field.text("the name of a meter")
     if text is None or text in meters:
         return meters.get(text or "")

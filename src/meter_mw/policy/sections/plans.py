@@ -1,4 +1,4 @@
-"""The section `plans`: what the subjects on each plan may do."""
+"""The section `plans`: what the subjects on each plan may do, and what that costs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from meter_mw.policy.policy import Mode
 from meter_mw.policy.problems import quoted
 from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.limits import LimitRules, Placed, read_limits
+from meter_mw.policy.sections.price import read_prices
 from meter_mw.policy.sections.settings import read_mode, read_timezone
 from meter_mw.policy.terms import Plan
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_PLAN = "default"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_PLAN = Names(("limits", "timezone", "mode"), later=("price",))
+_PLAN = Names(("limits", "timezone", "mode", "price"))
 
 
 def read_plans(field: Field, rules: LimitRules) -> tuple[dict[str, Plan], list[Placed]]:
@@ -37,7 +38,8 @@ def read_plans(field: Field, rules: LimitRules) -> tuple[dict[str, Plan], list[P
         own = replace(rules, shadow=rules.shadow or mode is Mode.SHADOW)
         limits = read_limits(fields["limits"], own) if "limits" in fields else []
         zone = read_timezone(fields["timezone"]) if "timezone" in fields else None
-        plans[name] = Plan(name, tuple(each.limit for each in limits), zone)
+        prices = read_prices(fields["price"], rules.meters) if "price" in fields else ()
+        plans[name] = Plan(name, tuple(each.limit for each in limits), zone, prices)
         placed += limits
     return plans, placed
 
