@@ -8,8 +8,9 @@ lost it.
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,16 +20,21 @@ from meter_mw.quota import Cap, Rate, Slots, closing_of
 from meter_mw.stores.port import NO_WINDOWS, REMEMBERED_US, Booking, Cancel, Charge, Settle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from meter_mw.stores.port import Closing
 
+_T = TypeVar("_T")
 _Packed: TypeAlias = tuple[object, ...]
 
 _VERSION = 1
 _SETTLE, _CANCEL = 0, 1
 _NOTHING_INCLUDED = -1
 _encoder = msgspec.msgpack.Encoder()
+_MOST_KNOWN = 1024
+_known: dict[int, tuple[object, msgspec.Raw]] = {}
+"""Bookings and charges by their identity, and how they are kept."""
+
 _decoder = msgspec.msgpack.Decoder(tuple[int, int, bytes, str, int, int, list[list[object]]])
 
 
@@ -53,31 +59,48 @@ def pack(closing: Closing, made_us: int, admitted_us: int) -> bytes:
     """Give a closing as it is kept; nothing where it is about rates alone."""
     if isinstance(closing, Cancel):
         return pack_cancel(closing.rid, closing.tag, closing.charges, made_us, admitted_us)
-    bookings = [_packed(each.charge, each.actual, each.window_us) for each in closing.bookings]
+    bookings = _packed(closing.bookings, _packed_booking)
     return _joined(_SETTLE, closing.rid, closing.tag, bookings, (made_us, admitted_us))
 
 
-def pack_cancel(rid: RequestId, tag: str, charges: Sequence[Charge], made_us: int, admitted_us: int) -> bytes:
-    """Give the cancellation of these charges as it is kept; nothing where they are of rates alone."""
-    bookings = [_packed(each, 0, 0) for each in charges]
-    return _joined(_CANCEL, rid, tag, bookings, (made_us, admitted_us))
-
-
-def _joined(
-    verb: int, rid: RequestId, tag: str, bookings: list[_Packed | None], times_us: tuple[int, int]
+def pack_cancel(
+    rid: RequestId, tag: str, charges: tuple[Charge, ...], made_us: int, admitted_us: int
 ) -> bytes:
-    kept = [each for each in bookings if each is not None]
-    if not kept:
+    """Give the cancellation of these charges as it is kept; nothing where they are of rates alone."""
+    return _joined(_CANCEL, rid, tag, _packed(charges, _packed_charge), (made_us, admitted_us))
+
+
+def _joined(verb: int, rid: RequestId, tag: str, bookings: msgspec.Raw, times_us: tuple[int, int]) -> bytes:
+    if not bookings:
         return b""
-    return _encoder.encode((_VERSION, verb, bytes.fromhex(rid.replace("-", "")), tag, *times_us, kept))
+    return _encoder.encode((_VERSION, verb, unhexlify(rid.replace("-", "")), tag, *times_us, bookings))
 
 
-def _packed(charge: Charge, actual: int, window_us: int) -> _Packed | None:
+def _packed(several: tuple[_T, ...], pack_one: Callable[[_T], _Packed | None]) -> msgspec.Raw:
+    """Give bookings, or charges, as they are kept: the same ones come again and again."""
+    # What is known is held, so that nothing else has its identity meanwhile.
+    known = _known.get(id(several))
+    if known is not None and known[0] is several:
+        return known[1]
+    kept = [each for each in map(pack_one, several) if each is not None]
+    packed = msgspec.Raw(_encoder.encode(kept) if kept else b"")
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    _known[id(several)] = (several, packed)
+    return packed
+
+
+def _packed_charge(charge: Charge) -> _Packed | None:
+    return _packed_booking(Booking(charge, 0))
+
+
+def _packed_booking(booking: Booking) -> _Packed | None:
+    charge, window_us = booking.charge, booking.window_us
     quota = charge.quota
     if isinstance(quota, Cap):
         until = closing_of(charge.windows or NO_WINDOWS, window_us) if window_us else 0
         included = quota.included if quota.bills else _NOTHING_INCLUDED
-        return (charge.id, charge.holder, charge.held, actual, window_us, until, included, quota.warn)
+        return (charge.id, charge.holder, charge.held, booking.actual, window_us, until, included, quota.warn)
     return (charge.id, charge.holder) if isinstance(quota, Slots) else None
 
 
