@@ -98,9 +98,9 @@ def test_charges_are_told_apart_from_equal_and_from_former_ones(monkeypatch: pyt
     monkeypatch.setattr(kept, "_MOST_KNOWN", 4)
     rid = RequestId("01900000-0000-7000-8000-000000000001")
     for number in range(100):
-        charges = (Charge(f"c:{number}", Cap(10, Period.DAY), 1, 1, WINDOWS),)
-        read = unpack(pack_cancel(rid, "t", charges, 1, 1))
-        assert [each.charge.id for each in read.closing.bookings] == [f"c:{number}"]
+        charge = Charge(f"c:{number}", Cap(10, Period.DAY), 1, 1, WINDOWS)
+        packed = pack_cancel(rid, "t", (charge,), 1, 1)
+        assert [each.charge.id for each in unpack(packed).closing.bookings] == [charge.id]
         assert len(kept._known) <= 4
 
 
