@@ -115,7 +115,8 @@ def test_a_ledger_that_lost_a_row_is_told_from_the_journal(folder: Path) -> None
     journal(*events(5))
     deliver()
     with sqlite3.connect(folder / "usage.db") as database:
-        database.execute("UPDATE meter_usage_hours SET units = units - 1 WHERE field = 'requests'")
+        for length in ("hours", "days"):
+            database.execute(f"UPDATE meter_usage_{length} SET requests = requests - 1")
         database.execute("DELETE FROM meter_events WHERE id = (SELECT min(id) FROM meter_events)")
     result = run("--no-store", "--csv")
     assert result.exit_code == 1

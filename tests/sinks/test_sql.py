@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import event as hooks
 
+from meter_mw.ledger.tables import VERSION
 from meter_mw.sinks import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
 from meter_mw.sinks.base import Listing, Totals
 from meter_mw.sinks.sql import SqlSink
@@ -118,23 +119,20 @@ def test_an_event_is_a_row_and_rolled_up(ledger: Ledger, sink: SqlSink) -> None:
     )
     assert row[11:] == (1, 0, 8, 460, '{"requests-month":1}', None, "ee", event.decode())
     assert ledger.rows("SELECT * FROM meter_quantities") == [("event-1", "tokens", 812)]
-    rolled = ledger.rows(
-        "SELECT subject, field, hour_us, source, account, plan, route, units, events FROM meter_usage_hours"
-        " ORDER BY field"
-    )
-    where = (NOON_US, SOURCE, "group", "pro", "items.read")
-    assert rolled == [
-        ("acme", "requests", *where, 1, 1),
-        ("acme", "response_bytes", *where, 8, 1),
-        ("acme", "tokens", *where, 812, 1),
-    ]
+    series = ("acme", SOURCE, "group", "pro", "items.read")
+    counts = (1, 0, 8, 1, *(0, 1, 0, 0, 0), 0, 0, 460)
+    noon, midnight = (NOON_US, *series), (NOON_US - 12 * HOUR_US, *series)
+    assert ledger.rows("SELECT * FROM meter_usage_hours") == [(*noon, 1, *counts)]
+    assert ledger.rows("SELECT * FROM meter_usage_days") == [(*midnight, 1, *counts)]
+    assert ledger.rows("SELECT * FROM meter_quantity_hours") == [(*noon, "tokens", 812)]
+    assert ledger.rows("SELECT * FROM meter_quantity_days") == [(*midnight, "tokens", 812)]
 
 
 def test_hours_are_half_open(ledger: Ledger, sink: SqlSink) -> None:
     """The last µs of an hour belongs to it, the next to the next; late events go where they belong."""
     moments = (NOON_US + HOUR_US, NOON_US, NOON_US + HOUR_US - 1, NOON_US - 30 * HOUR_US, -1)
     sink.send([usage(number, time_us=moment) for number, moment in enumerate(moments)])
-    rolled = ledger.rows("SELECT hour_us, units, events FROM meter_usage_hours ORDER BY hour_us")
+    rolled = ledger.rows("SELECT hour_us, requests, events FROM meter_usage_hours ORDER BY hour_us")
     assert rolled == [
         (-HOUR_US, 1, 1),
         (NOON_US - 30 * HOUR_US, 1, 1),
@@ -205,11 +203,11 @@ def test_what_the_database_refuses_is_found(postgres_server: PostgresServer) -> 
 def test_a_sum_beyond_64_bits_is_refused(ledger: Ledger, sink: SqlSink) -> None:
     """A roll-up that would overflow parks the event that brings it about, and is no float afterwards."""
     sink.send([usage(1)])
-    ledger.run(f"UPDATE meter_usage_hours SET units = {2**63 - 2}")
+    ledger.run(f"UPDATE meter_usage_hours SET requests = {2**63 - 2}")
     first, second = sink.send([usage(2), usage(3)])
     assert first == Delivered()
     assert isinstance(second, Permanent)
-    assert ledger.rows("SELECT units, events FROM meter_usage_hours") == [(2**63 - 1, 2)]
+    assert ledger.rows("SELECT requests, events FROM meter_usage_hours") == [(2**63 - 1, 2)]
     assert stored_ids(ledger) == {"event-1", "event-2"}
 
 
@@ -420,10 +418,10 @@ def test_a_ledger_of_a_later_release_is_left_alone(
     """Tables of a greater version are refused with words, and events wait."""
     sink.send([usage(1)])
     sink.close()
-    ledger.run("UPDATE meter_schema SET version = 2")
+    ledger.run(f"UPDATE meter_schema SET version = {VERSION + 1}")
     (outcome,) = sink.send([usage(2)])
     assert isinstance(outcome, Retry)
-    assert "tables of version 2, and this release writes version 1" in outcome.reason
+    assert f"tables of version {VERSION + 1}, and this release writes version {VERSION}" in outcome.reason
     assert outcome.reason[:60] in caplog.text
     assert stored_ids(ledger) == {"event-1"}
 

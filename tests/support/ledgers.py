@@ -164,8 +164,18 @@ def facts(
 
 
 def rolled_up(ledger: Ledger) -> dict[tuple[object, object], int]:
-    """Give the sums of the roll-ups."""
-    found = ledger.rows("SELECT subject, field, sum(units) FROM meter_usage_hours GROUP BY subject, field")
+    """Give the sums of the roll-ups; those of days have to be those of hours."""
+    of_hours, of_days = (_sums(ledger, length) for length in ("hours", "days"))
+    assert of_hours == of_days
+    return of_hours
+
+
+def _sums(ledger: Ledger, length: str) -> dict[tuple[object, object], int]:
+    asked = [
+        f"SELECT subject, '{each}', sum({each}) FROM meter_usage_{length} GROUP BY 1" for each in FIELDS[:3]
+    ]
+    asked.append(f"SELECT subject, field, sum(units) FROM meter_quantity_{length} GROUP BY 1, 2")
+    found = ledger.rows(" UNION ALL ".join(asked))
     return {(subject, field): int(str(units)) for subject, field, units in found if units}
 
 

@@ -1,8 +1,9 @@
 """The database of a ledger: its address, its connections, and the tables in it.
 
-Rule 1: a transaction takes a bounded time: after the timeout the connection is hung up.
+Rule 1: a transaction takes a bounded time: after the timeout the connection is hung up. Bringing the
+        tables of an earlier release forward may take an hour.
 Rule 2: a process uses connections that it opened itself; those of its parent are left as they are.
-Rule 3: tables are created by one process at a time, and only where there are none.
+Rule 3: tables are made and brought forward by one process at a time.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import threading
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event, insert, inspect, make_url, select
+from sqlalchemy import create_engine, event, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError
 
-from meter_mw.ledger.tables import VERSION, metadata, schema
+from meter_mw.ledger.migrating import create, migrate
+from meter_mw.ledger.tables import VERSION, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg")
 
 _LOCK = int.from_bytes(sha256(b"meter_mw.ledger").digest()[:8], "big", signed=True)
+_MIGRATION = 3600.0
+"""Seconds."""
+
 _LEADS = ("host", "port", "dbname", "service", "options")
 """The parameters of a PostgreSQL address that say where it leads."""
 
@@ -102,10 +107,9 @@ class Database:
         """
         engine = self._opened()
         try:
-            with self._cut_off(), engine.connect() as connection:
-                if not self._is_prepared:
-                    _prepare(connection)
-                    self._is_prepared = True
+            if not self._is_prepared:
+                self._prepare(engine)
+            with self._cut_off(self._timeout), engine.connect() as connection:
                 yield connection
         except BaseException:
             self.close()
@@ -124,6 +128,14 @@ class Database:
         if self._engine is not None:
             self._engine.dispose()
         self._engine, self._is_prepared, self._driven = None, False, None
+
+    def _prepare(self, engine: Engine) -> None:
+        with self._cut_off(self._timeout), engine.connect() as connection:
+            version = _version(connection)
+        if version != VERSION:
+            with self._cut_off(_MIGRATION), engine.connect() as connection:
+                _prepare(connection)
+        self._is_prepared = True
 
     def _opened(self) -> Engine:
         self._forget_parent()
@@ -148,8 +160,8 @@ class Database:
         return self._driven
 
     @contextlib.contextmanager
-    def _cut_off(self) -> Iterator[None]:
-        """Hang up when the timeout is over; what waits for an answer fails then."""
+    def _cut_off(self, seconds: float) -> Iterator[None]:
+        """Hang up when so many seconds are over; what waits for an answer fails then."""
         self.was_cut_off = False
 
         def hang_up() -> None:
@@ -159,7 +171,7 @@ class Database:
                 with twin:
                     twin.shutdown(socket.SHUT_RDWR)
 
-        timer = threading.Timer(self._timeout, hang_up)
+        timer = threading.Timer(seconds, hang_up)
         timer.daemon = True
         # No thread can be started while the interpreter ends.
         with contextlib.suppress(RuntimeError):
@@ -195,22 +207,28 @@ def _sqlite_engine(url: URL, timeout: float) -> Engine:
     return engine
 
 
-def _prepare(connection: Connection) -> None:
-    """Make sure of tables of this version. Raises WrongVersion."""
-    if not inspect(connection).has_table(schema.name):
-        connection.rollback()
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        if not inspect(connection).has_table(schema.name):
-            metadata.create_all(connection, checkfirst=False)
-            connection.execute(insert(schema), {"version": VERSION})
-        connection.commit()
-    version = connection.scalar(select(schema.c.version))
+def _version(connection: Connection) -> int | None:
+    """Give the version of the tables, None where there are none; the transaction is over then."""
+    is_there = inspect(connection).has_table(schema.name)
+    version = connection.scalar(select(schema.c.version)) if is_there else None
     connection.rollback()
-    if version != VERSION:
+    return version
+
+
+def _prepare(connection: Connection) -> None:
+    """Make tables of this version, one process at a time. Raises WrongVersion for those of a later one."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    if not inspect(connection).has_table(schema.name):
+        create(connection)
+    version = connection.scalar(select(schema.c.version)) or 0
+    if version > VERSION:
+        connection.rollback()
         raise WrongVersion(
             f"the ledger has tables of version {version}, and this release writes version {VERSION};"
             " use the release that the ledger was last used with, or a later one"
         )
+    migrate(connection, version)
+    connection.commit()

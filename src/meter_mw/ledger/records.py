@@ -17,6 +17,7 @@ BUILT_IN = ("requests", "request_bytes", "response_bytes")
 """The quantities that every event has, each a column; the others go beside them by their names."""
 
 HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -28,9 +29,6 @@ NO_QUANTITIES = frozenset({"status", "duration_us", "part"})
 """Whole numbers of an event's data that are no quantities."""
 
 _TEXTS = ("account", "key", "route", "method", "plan", "amends", "policy")
-
-Series = tuple[str, str, int, str, str, str, str]
-"""The key of a roll-up: subject, field, hour_us, source, account, plan, route."""
 
 
 class Unreadable(ValueError):
@@ -51,27 +49,30 @@ _decoder = msgspec.json.Decoder(_Event)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An event as a row of `events`, and what it counts by field, zeros left out."""
+    """An event as a row of `events`, and what it counts by field, zeros left out.
+
+    `limited_by` are the limits that stopped it on its way. `bills` is false for what counts nothing at all.
+    `answers` is true for the response to a request; later parts of a long exchange and amendments are none.
+    """
 
     id: str
     row: Mapping[str, object]
     quantities: Mapping[str, int]
+    bills: bool = True
+    answers: bool = False
+    limited_by: tuple[str, ...] = ()
 
-    def further(self) -> Iterator[dict[str, object]]:
+    @property
+    def time_us(self) -> int:
+        """When it was, in µs since 1970."""
+        time_us = self.row["time_us"]
+        return time_us if isinstance(time_us, int) else 0
+
+    def further(self) -> Iterator[tuple[str, str, int]]:
         """Give its rows of `quantities`."""
         for field, units in self.quantities.items():
             if field not in BUILT_IN:
-                yield {"event_id": self.id, "field": field, "units": units}
-
-    def shares(self) -> Iterator[tuple[Series, int]]:
-        """Give what it adds to which roll-ups."""
-        row = self.row
-        time_us = row["time_us"]
-        hour_us = time_us - time_us % HOUR_US if isinstance(time_us, int) else 0
-        subject, source = str(row["subject"]), str(row["source"])
-        account, plan, route = (str(row[name] or "") for name in ("account", "plan", "route"))
-        for field, units in self.quantities.items():
-            yield (subject, field, hour_us, source, account, plan, route), units
+                yield self.id, field, units
 
 
 def read(payload: bytes) -> Record:
@@ -98,9 +99,12 @@ def read(payload: bytes) -> Record:
         **texts,
         **{name: counted.get(name, 0) for name in BUILT_IN},
     }
+    limits = data.get("limited_by")
+    limited_by = tuple(each for each in limits if isinstance(each, str)) if isinstance(limits, list) else ()
     if b"\\u0000" in payload:
-        _refuse_nul(row, counted)
-    return Record(event.id, row, counted)
+        _refuse_nul(row, counted, limited_by)
+    answers = event.type == REQUEST_EVENT and row["status"] is not None and "exchange" not in data
+    return Record(event.id, row, counted, event.type in _BILLS, answers, limited_by)
 
 
 def _quantities(data: Mapping[str, object]) -> Iterator[tuple[str, int]]:
@@ -126,8 +130,8 @@ def _count(value: object, most: int) -> int | None:
     return value if 0 <= value <= most else None
 
 
-def _refuse_nul(row: Mapping[str, object], counted: Mapping[str, int]) -> None:
+def _refuse_nul(row: Mapping[str, object], counted: Mapping[str, int], limits: tuple[str, ...]) -> None:
     """Raise Unreadable for the one character that a text in PostgreSQL cannot have."""
-    for name, value in (*row.items(), *((field, field) for field in counted)):
+    for name, value in (*row.items(), *((each, each) for each in (*counted, *limits))):
         if isinstance(value, str) and "\x00" in value:
             raise Unreadable(f"{name} has a NUL character in it")

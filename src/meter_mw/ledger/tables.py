@@ -4,6 +4,7 @@ Rule 1: an event is there once, by its id, and is never changed.
 Rule 2: a roll-up changes in the transaction that inserts the events it counts, and by those alone.
 Rule 3: units are whole numbers and times whole µs since 1970 (UTC), of 64 bits: sums are exact, and one
         query gives one answer on every database.
+Rule 4: a change here is a new VERSION, with a migration in `migrating`.
 """
 
 from __future__ import annotations
@@ -12,19 +13,28 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, Meta
 
 from meter_mw.ledger.records import BUILT_IN
 
-VERSION = 1
+VERSION = 2
 """The version of these tables. A ledger with a greater one is left alone."""
 
 metadata = MetaData()
 
 
-def _whole(column: str) -> CheckConstraint:
+def _whole(*columns: str) -> CheckConstraint:
     """Keep SQLite from turning a sum that overflows 64 bits into a float."""
-    return CheckConstraint(f"typeof({column}) = 'integer'").ddl_if(dialect="sqlite")
+    are = " AND ".join(f"typeof({column}) = 'integer'" for column in columns)
+    return CheckConstraint(are).ddl_if(dialect="sqlite")
 
 
 schema = Table("meter_schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 """One row: the version of the tables."""
+
+retained = Table(
+    "meter_retained",
+    metadata,
+    Column("stock", Text, primary_key=True),
+    Column("since_us", BigInteger, nullable=False),
+)
+"""Since when the ledger has all `events`, `hours` and `days`; what is older may have been purged."""
 
 events = Table(
     "meter_events",
@@ -68,22 +78,54 @@ quantities = Table(
 Rows and no JSON, as a column of 64 bits takes no fraction and both databases add it up exactly.
 """
 
-usage_hours = Table(
-    "meter_usage_hours",
+SERIES = ("subject", "source", "account", "plan", "route")
+"""What a roll-up of usage tells apart, beside the time; empty where an event has none."""
+
+CLASSES = ("status_1xx", "status_2xx", "status_3xx", "status_4xx", "status_5xx")
+SUMS = ("events", *BUILT_IN, "answers", *CLASSES, "status_429", "limited", "duration_us")
+"""What a roll-up of usage adds up.
+
+`answers` are the responses that statuses and durations are of: those of requests, a long exchange once.
+`status_429` is in `status_4xx` too, `limited` counts what a limit stopped on its way.
+"""
+
+
+def _rolled_up(name: str, moment: str, *more: str, sums: tuple[str, ...]) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column(moment, BigInteger, primary_key=True, autoincrement=False),
+        *(Column(each, Text, primary_key=True) for each in (*SERIES, *more)),
+        *(Column(each, BigInteger, nullable=False) for each in sums),
+        _whole(*sums),
+        sqlite_with_rowid=False,
+    )
+
+
+# Times come first in the keys: what is written now lies together, and so does a month.
+usage_hours = _rolled_up("meter_usage_hours", "hour_us", sums=SUMS)
+usage_days = _rolled_up("meter_usage_days", "day_us", sums=SUMS)
+"""The roll-ups of an hour or a day of UTC, by when it begins."""
+
+quantity_hours = _rolled_up("meter_quantity_hours", "hour_us", "field", sums=("units",))
+quantity_days = _rolled_up("meter_quantity_days", "day_us", "field", sums=("units",))
+"""The roll-ups of `quantities`, a row for each field."""
+
+limited_hours = _rolled_up("meter_limited_hours", "hour_us", "limited_by", sums=("events",))
+"""By the name of a limit, how many requests it stopped on their way."""
+
+sketch_hours = Table(
+    "meter_sketch_hours",
     metadata,
-    Column("subject", Text, primary_key=True),
-    Column("field", Text, primary_key=True),
     Column("hour_us", BigInteger, primary_key=True, autoincrement=False),
-    Column("source", Text, primary_key=True),
-    Column("account", Text, primary_key=True),
-    Column("plan", Text, primary_key=True),
-    Column("route", Text, primary_key=True),
-    Column("units", BigInteger, nullable=False),
-    Column("events", BigInteger, nullable=False),
-    _whole("units"),
+    *(Column(each, Text, primary_key=True) for each in ("source", "route", "measure")),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("answers", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
-"""The roll-ups: units of one field in the hour that begins at `hour_us`, and how many events had any.
+"""How many answers had a duration or size (`measure`) in a bucket of `sketches`."""
 
-`account`, `plan` and `route` are empty where an event has none.
-"""
+EVENT_STOCK = (events, quantities)
+HOUR_STOCK = (usage_hours, quantity_hours, limited_hours, sketch_hours)
+DAY_STOCK = (usage_days, quantity_days)
+ROLLED_UP = (*HOUR_STOCK, *DAY_STOCK)

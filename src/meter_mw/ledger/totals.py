@@ -1,21 +1,21 @@
-"""How much the ledger has: exact for any span of time.
-
-Whole hours come from the roll-ups, what is left at either end from the events.
-"""
+"""What reconciliation asks the ledger: how much each subject has used of each field, and who has used any."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import or_, select
 
 from meter_mw.ledger.records import BUILT_IN, HOUR_US
-from meter_mw.ledger.tables import events, quantities, usage_hours
+from meter_mw.ledger.spans import Span
+from meter_mw.ledger.summing import Only, sums
+from meter_mw.ledger.tables import quantity_hours, usage_hours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import Connection
 
 _MOST_ASKED = 500
 """Subjects in one query."""
@@ -27,76 +27,30 @@ def totals(
     """Give the units of each (subject, field) that came from a source in [start, end), in µs since 1970.
 
     What there is none of is left out. Subjects are asked for in several queries: for one moment's answer
-    the connection is to be `reading`.
+    the connection is to be `reading`. Raises Purged.
     """
-    found: dict[tuple[str, str], int] = {}
+    found: Counter[tuple[str, str]] = Counter()
+    if start_us >= end_us:
+        return {}
     for first in range(0, len(subjects), _MOST_ASKED):
-        some = subjects[first : first + _MOST_ASKED]
-        for subject, field, units in _parts(connection, source, some, start_us, end_us):
-            found[subject, field] = found.get((subject, field), 0) + units
+        only = Only(subjects[first : first + _MOST_ASKED], source)
+        for each in sums(connection, [Span(start_us, end_us)], ("subject",), only):
+            found[each.key[0], each.field] += each.units
     return {each: units for each, units in found.items() if units}
 
 
 def subjects(connection: Connection, source: str, start_us: int, end_us: int) -> list[str]:
     """Give who has used anything of a source in the hours that [start, end) touches, in µs since 1970."""
     table = usage_hours.c
-    asked = (
+    of_requests = (
         select(table.subject)
-        .distinct()
-        .where(table.source == source)
+        .where(or_(*(table[name] != 0 for name in BUILT_IN)), table.source == source)
         .where(table.hour_us > start_us - HOUR_US, table.hour_us < end_us)
     )
-    return sorted(connection.execute(asked).scalars())
-
-
-_Part = tuple[str, str, int]
-
-
-def _parts(
-    connection: Connection, source: str, subjects: Sequence[str], start_us: int, end_us: int
-) -> Iterator[_Part]:
-    first, last = -(-start_us // HOUR_US) * HOUR_US, end_us // HOUR_US * HOUR_US
-    if first >= last:
-        yield from _of_events(connection, source, subjects, start_us, end_us)
-        return
-    yield from _of_events(connection, source, subjects, start_us, first)
-    yield from _of_hours(connection, source, subjects, first, last)
-    yield from _of_events(connection, source, subjects, last, end_us)
-
-
-def _of_hours(
-    connection: Connection, source: str, subjects: Sequence[str], start_us: int, end_us: int
-) -> Iterator[_Part]:
-    table = usage_hours.c
-    asked = (
-        select(table.subject, table.field, func.sum(table.units))
-        .where(table.subject.in_(subjects), table.source == source)
-        .where(table.hour_us >= start_us, table.hour_us < end_us)
-        .group_by(table.subject, table.field)
+    further = quantity_hours.c
+    of_others = (
+        select(further.subject)
+        .where(further.units != 0, further.source == source)
+        .where(further.hour_us > start_us - HOUR_US, further.hour_us < end_us)
     )
-    yield from ((subject, field, int(units)) for subject, field, units in connection.execute(asked))
-
-
-def _of_events(
-    connection: Connection, source: str, subjects: Sequence[str], start_us: int, end_us: int
-) -> Iterator[_Part]:
-    if start_us >= end_us:
-        return
-    within: tuple[ColumnElement[bool], ...] = (
-        events.c.subject.in_(subjects),
-        events.c.source == source,
-        events.c.time_us >= start_us,
-        events.c.time_us < end_us,
-    )
-    sums = [func.sum(events.c[name]) for name in BUILT_IN]
-    for subject, *units in connection.execute(
-        select(events.c.subject, *sums).where(*within).group_by(events.c.subject)
-    ):
-        yield from ((subject, field, int(each)) for field, each in zip(BUILT_IN, units, strict=True))
-    further = (
-        select(events.c.subject, quantities.c.field, func.sum(quantities.c.units))
-        .join_from(events, quantities, quantities.c.event_id == events.c.id)
-        .where(*within)
-        .group_by(events.c.subject, quantities.c.field)
-    )
-    yield from ((subject, field, int(units)) for subject, field, units in connection.execute(further))
+    return sorted(connection.execute(of_requests.union(of_others)).scalars())

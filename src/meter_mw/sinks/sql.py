@@ -10,7 +10,7 @@ from meter_mw.ledger.database import SCHEMES, Database, fault_of_address, within
 from meter_mw.ledger.faults import Fault, fault_of
 from meter_mw.ledger.records import Record, Unreadable, read
 from meter_mw.ledger.totals import subjects, totals
-from meter_mw.ledger.writing import write
+from meter_mw.ledger.writing import Written, write
 from meter_mw.sinks.base import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
 from meter_mw.sinks.kinds import TIMEOUT, Form, Option, Service, Settings, SinkKind
 
@@ -96,7 +96,7 @@ class SqlSink:
         while stack:
             part = stack.pop()
             try:
-                new = self._write(part)
+                written = self._write(part)
             except Exception as error:  # a driver may raise anything  # noqa: BLE001
                 fault, reason = self._judge(error)
                 if fault is not Fault.EVENT:
@@ -109,18 +109,18 @@ class SqlSink:
                     middle = len(part) // 2
                     stack += [part[middle:], part[:middle]]
             else:
-                found |= {each.id: Delivered() if each.id in new else Duplicate() for each in part}
+                found |= {each.id: _outcome(each, written) for each in part}
         unsent = Retry(reason="not sent: the attempt before it failed")
         return {record.id: found.get(record.id, unsent) for record in records}
 
-    def _write(self, records: Sequence[Record]) -> set[str]:
+    def _write(self, records: Sequence[Record]) -> Written:
         with self._database.connected() as connection:
-            new = write(connection, records)
+            written = write(connection, records)
             try:
                 connection.commit()
             except Exception as error:
                 raise _InDoubt from error
-        return new
+        return written
 
     def _judge(self, error: Exception) -> tuple[Fault, str]:
         cause = error.__cause__ if isinstance(error, _InDoubt) else error
@@ -130,6 +130,12 @@ class SqlSink:
         if fault is Fault.OPERATOR:
             _log.error("%s: %s: see to the database, its tables and rights; events wait", self.name, reason)
         return fault, reason
+
+
+def _outcome(record: Record, written: Written) -> Outcome:
+    if record.id in written.stale:
+        return Permanent("older than the events that the ledger keeps: nobody can say whether it was counted")
+    return Delivered() if record.id in written.new else Duplicate()
 
 
 def _read(payload: bytes) -> Record | Permanent:

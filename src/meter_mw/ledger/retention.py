@@ -1,0 +1,131 @@
+"""How long the ledger keeps what: events briefly, roll-ups long; what is over is purged in batches.
+
+Rule 1: before anything is purged the ledger says since when it has all, in a transaction of its own that
+        waits for writers; so no writer takes an event for new that was purged.
+Rule 2: the clock that decides is the older of the machine's and of the newest event: one that jumps ahead
+        purges nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, func, literal_column, select, tuple_, update
+
+from meter_mw.ledger.spans import Span
+from meter_mw.ledger.tables import DAY_STOCK, HOUR_STOCK, events, quantities, retained
+from meter_mw.model import MeterError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Table
+
+STOCKS = ("events", "hours", "days")
+"""What is kept, for no longer than what comes after it."""
+
+ALWAYS_US = -(2**62)
+"""Since when a ledger has all that has purged nothing."""
+
+_LOCK = int.from_bytes(sha256(b"meter_mw.ledger.retention").digest()[:8], "big", signed=True)
+
+
+class Purged(MeterError):
+    """What was asked for is kept no longer; says since when it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long each stock is kept, in µs; None for ever."""
+
+    events: int | None = None
+    hours: int | None = None
+    days: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to keep anything longer than what it is summed up in."""
+        spans = [getattr(self, stock) for stock in STOCKS]
+        for stock, longer, span, least in zip(STOCKS, STOCKS[1:], spans, spans[1:], strict=False):
+            if least is not None and (span is None or span > least):
+                raise ValueError(f"the ledger keeps {longer} for less long than {stock}, which they sum up")
+
+    def over(self, now_us: int) -> dict[str, int]:
+        """Give since when each stock is still kept."""
+        spans = {stock: getattr(self, stock) for stock in STOCKS}
+        return {stock: now_us - span for stock, span in spans.items() if span is not None}
+
+
+def hold(connection: Connection) -> None:
+    """Begin a transaction that writes events; what is retained does not change in it."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({_LOCK})")
+
+
+def since(connection: Connection, stock: str) -> int:
+    """Give since when the ledger has all of a stock, in µs since 1970."""
+    found = connection.scalar(select(retained.c.since_us).where(retained.c.stock == stock))
+    return ALWAYS_US if found is None else int(found)
+
+
+def check_kept(connection: Connection, stock: str, span: Span) -> None:
+    """Make sure that the ledger has all of a stock in a span. Raises Purged."""
+    since_us = since(connection, stock)
+    if span.start_us < since_us:
+        raise Purged(
+            f"found {_minute(span.start)}; expected {_minute(Span(since_us, since_us).start)} or later,"
+            f" as the ledger keeps no older {stock}"
+        )
+
+
+def advance(connection: Connection, retention: Retention, now_us: int) -> None:
+    """Say since when the ledger has all, as what is older may go; commits."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    newest = connection.scalar(select(func.max(events.c.time_us)))
+    if newest is not None:
+        for stock, since_us in retention.over(min(now_us, int(newest))).items():
+            connection.execute(
+                update(retained)
+                .where(retained.c.stock == stock, retained.c.since_us < since_us)
+                .values(since_us=since_us)
+            )
+    connection.commit()
+
+
+def purge(connection: Connection, most: int) -> int:
+    """Delete up to so many rows, of each table, that are older than what is retained; commits.
+
+    Returns how many were deleted; 0 when nothing is left to delete.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    done = _purge_events(connection, since(connection, "events"), most)
+    for stock, tables in (("hours", HOUR_STOCK), ("days", DAY_STOCK)):
+        since_us = since(connection, stock)
+        done += sum(_purge_rows(connection, table, since_us, most) for table in tables)
+    connection.commit()
+    return done
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%MZ}"
+
+
+def _purge_events(connection: Connection, since_us: int, most: int) -> int:
+    chosen = select(events.c.id).where(events.c.time_us < since_us).order_by(events.c.time_us).limit(most)
+    ids = chosen.scalar_subquery()
+    connection.execute(delete(quantities).where(quantities.c.event_id.in_(ids)))
+    return connection.execute(delete(events).where(events.c.id.in_(ids))).rowcount
+
+
+def _purge_rows(connection: Connection, table: Table, since_us: int, most: int) -> int:
+    """Delete rows by their keys, the first of which is the time."""
+    keys = list(table.primary_key)
+    chosen = select(*keys).where(keys[0] < literal_column(str(since_us))).limit(most)
+    return connection.execute(delete(table).where(tuple_(*keys).in_(chosen))).rowcount
