@@ -20,6 +20,7 @@ from meter_mw.policy.terms import (
     Override,
     Plan,
     Scope,
+    Speed,
     digest_of,
 )
 
@@ -198,6 +199,7 @@ class Policy:
     _callers: dict[str, Caller] = field(init=False, repr=False, compare=False)
     _described: Callable[[KeyEntry, str | None], Caller] = field(init=False, repr=False, compare=False)
     _strangers: Callable[[str, str | None, str | None], Caller] = field(init=False, repr=False, compare=False)
+    speed: Speed = Speed.STRICT
     _lines: dict[tuple[object, ...], tuple[Line, ...]] = field(init=False, repr=False, compare=False)
     _overridden: dict[tuple[object, ...], tuple[Limit, ...]] = field(init=False, repr=False, compare=False)
 
