@@ -31,6 +31,7 @@ from meter_mw.policy.sections.settings import (
     read_headers,
     read_mode,
     read_service,
+    read_speed,
     read_store,
     read_store_check,
     read_store_failure,
@@ -38,7 +39,7 @@ from meter_mw.policy.sections.settings import (
     read_version,
     read_week_start,
 )
-from meter_mw.policy.terms import ChargeRules
+from meter_mw.policy.terms import ChargeRules, Speed
 from meter_mw.policy.yaml12 import LARGEST_BYTES, MOST_PROBLEMS, Entries, Items, Node, Scalar, parse
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ _TOP = Names(
         "headers",
         "on_store_failure",
         "store_check",
+        "speed",
         "events",
     ),
     needed=("version", "service"),
@@ -165,7 +167,8 @@ def _policy(root: Field, digest: str) -> Policy | None:
     headers = read_headers(found["headers"]) if "headers" in found else HeaderRules()
     nothing = Entries((), root.node.at)
     meters = read_meters(found["meters"]) if "meters" in found else DEFAULT_METERS
-    rules = LimitRules(meters, failure, shadow=mode is Mode.SHADOW)
+    speed = (read_speed(found["speed"]) if "speed" in found else None) or Speed.STRICT
+    rules = LimitRules(meters, failure, shadow=mode is Mode.SHADOW, speed=speed)
     plans, limits = read_plans(found.get("plans") or root.child(nothing, "plans"), rules)
     charge = (read_charge(found["charge"], ChargeRules()) if "charge" in found else None) or ChargeRules()
     routes = read_routes(found["routes"], RouteRules(rules, charge, limits)) if "routes" in found else ()
@@ -203,6 +206,7 @@ def _policy(root: Field, digest: str) -> Policy | None:
         registry=keys.registry,
         recovery=failure.recovery,
         store_check=check or StoreCheck.WARN,
+        speed=speed,
     )
 
 

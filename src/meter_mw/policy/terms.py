@@ -42,6 +42,17 @@ class Scope(Enum):
     EVERYONE = "everyone"
 
 
+class Speed(Enum):
+    """Who decides a request that is far from a limit."""
+
+    STRICT = "strict"
+    """The store, each by itself."""
+    AUTO = "auto"
+    """This process, from a lease, where enough requests come for that to be worth it."""
+    LEASED = "leased"
+    """This process, from a lease, as soon as there is one."""
+
+
 class OnExhausted(Enum):
     """What becomes of a response that has begun when the limit on its bytes is used up."""
 
@@ -78,7 +89,7 @@ class Limit:
     subject to a plan with a limit of the same name, keeps the count. `reserve` units are held at
     admission where only the end will tell how many are used: of bytes and messages as many of them as there
     are, of a reported meter all of them, as an estimate. A shadow limit refuses nobody, and has a count of
-    its own.
+    its own. `speed` says whether leases are taken of it.
     """
 
     name: str
@@ -90,6 +101,7 @@ class Limit:
     reserve: int = 0
     on_exhausted: OnExhausted = OnExhausted.FINISH
     shadow: bool = False
+    speed: Speed = Speed.STRICT
     id: str = field(init=False)
 
     def __post_init__(self) -> None:

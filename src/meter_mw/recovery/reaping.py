@@ -4,6 +4,7 @@ Rule 1: what the journal tells of a request wins: it has ended, and only its ent
 Rule 2: the end is in the journal before the entry is crossed out. Who is killed in between leaves the same
 end to be written again, under the same id and with the same words.
 Rule 3: billed is what was handed to the app. What was not is always given back.
+Rule 4: a lease comes to what was used of it; the rest, and what was still in flight, is given back.
 """
 
 from __future__ import annotations
@@ -110,6 +111,14 @@ def bill(source: str, entry: Entry) -> tuple[UsageEvent, Kept | None]:
     return event, replace(kept, closing=Settle(settled.rid, settled.tag, bookings))
 
 
+def spent(entry: Entry) -> Kept:
+    """Give what a lease came to; raises ValueError."""
+    kept = unpack(entry.packed)
+    charged = max(0, entry.used - entry.refunded)
+    bookings = tuple(replace(each, actual=each.actual * charged) for each in kept.closing.bookings)
+    return replace(kept, closing=Settle(kept.closing.rid, kept.closing.tag, bookings))
+
+
 class Reaper:
     """Ends the requests that a dead process had on its way."""
 
@@ -151,6 +160,8 @@ class Reaper:
             if entry.facts and self._bills:
                 usage, kept = bill(self._policy.source, entry)
                 event = encode(usage)
+            elif entry.lent:
+                kept = spent(entry)
             elif entry.packed:
                 kept = unpack(entry.packed)
         except ValueError as error:

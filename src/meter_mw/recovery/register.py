@@ -47,8 +47,9 @@ MOST_PARTS = 64
 
 _PAGE = mmap.PAGESIZE
 _PART = SLOT * SLOTS
-_FREE, _ASKED, _SERVED = 0, 1, 2
+_FREE, _ASKED, _SERVED, _LENT = 0, 1, 2, 3
 _PASSED = struct.Struct("<QQ")
+_COUNTS = struct.Struct("=QQ")  # as a `memoryview` writes them: each whole, in one store
 _PASSED_AT = 8
 _HEAD = struct.Struct("<HI")
 _TEXT_AT = 24
@@ -60,17 +61,22 @@ _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A request that its process had on its way when it died.
+    """A request, or a lease, that its process had on its way when it died.
 
-    `packed` is the cancellation of what it was charged; `facts` are what its event would say, where it was
-    handed to the app and is to be billed; bytes that had passed are as of the last look.
+    `packed` is the cancellation of what a request was charged; `facts` are what its event would say, where it
+    was handed to the app and is to be billed; bytes that had passed are as of the last look. Of a lease
+    `packed` is the settlement of one of its requests; so many were `used`, and `refunded` of them give caps
+    back what they took.
     """
 
     at: int
     packed: bytes
     facts: bytes
-    request_bytes: int
-    response_bytes: int
+    request_bytes: int = 0
+    response_bytes: int = 0
+    lent: bool = False
+    used: int = 0
+    refunded: int = 0
 
 
 class Register:
@@ -131,6 +137,20 @@ class Register:
 
     def open(self, rid: RequestId, packed: bytes) -> None:
         """Enter a request before the store is asked for it; one that finds no room is not entered."""
+        self._enter(rid, packed, _ASKED)
+
+    def lend(self, rid: RequestId, packed: bytes) -> memoryview | None:
+        """Enter a lease before the store is asked for it; give where its counts go, None without room.
+
+        They are how many of its requests were used, and how many of those give caps back what they took.
+        """
+        place = self._enter(rid, packed, _LENT)
+        if place is None:
+            return None
+        part, at = place
+        return memoryview(part)[at + _PASSED_AT : at + _TEXT_AT].cast("Q")
+
+    def _enter(self, rid: RequestId, packed: bytes, state: int) -> tuple[mmap.mmap, int] | None:
         place = self._taken.get(rid)
         if place is not None:
             part, at = place
@@ -141,16 +161,17 @@ class Register:
             except IndexError:
                 place = self._grow()
                 if place is None:
-                    return
+                    return None
             part, at = place
         text = _HEAD.pack(len(packed), crc32(packed)) + packed
         if _TEXT_AT + len(text) > SLOT:
             self._free.append(place)
             self._taken.pop(rid, None)
-            return
+            return None
         part[at + _PASSED_AT : at + _TEXT_AT + len(text)] = bytes(_TEXT_AT - _PASSED_AT) + text
-        part[at] = _ASKED
+        part[at] = state
         self._taken[rid] = place
+        return place
 
     def __contains__(self, rid: RequestId) -> bool:
         """Whether a request is entered."""
@@ -214,15 +235,19 @@ class Register:
         for number, part in enumerate(self._parts):
             for at in range(0, _PART, SLOT):
                 state = part[at]
-                if state in (_ASKED, _SERVED):
+                if state in (_ASKED, _SERVED, _LENT):
                     packed, after = _text(part, at, at + _TEXT_AT)
                     facts = _text(part, at, after)[0] if state == _SERVED else b""
                     if packed is None or facts is None:
                         _log.error("%s: the entry at %d is damaged", self.path, _PAGE + number * _PART + at)
                         part[at] = _FREE
                         continue
-                    passed = _PASSED.unpack_from(part, at + _PASSED_AT)
-                    yield Entry(number * _PART + at, packed, facts, *passed)
+                    where = number * _PART + at
+                    if state == _LENT:
+                        used, refunded = _COUNTS.unpack_from(part, at + _PASSED_AT)
+                        yield Entry(where, packed, b"", lent=True, used=used, refunded=refunded)
+                    else:
+                        yield Entry(where, packed, facts, *_PASSED.unpack_from(part, at + _PASSED_AT))
 
     def cross_out(self, entry: Entry) -> None:
         """Cross out what a dead process had on its way, once its end is in the journal."""

@@ -70,6 +70,8 @@ class Trail:
         self.bills = bills
         self.made: Callable[[], None] | None = None
         """Is called when there is a register."""
+        self.leaving: Callable[[], None] | None = None
+        """Is called before the register is left to whoever takes it next."""
         self._register: Register | None = None
         self._begin(None)
         forks.register(self)
@@ -132,6 +134,8 @@ class Trail:
         register = self._register
         if register is None or (tail is not None and tail[0].path == register.path.parent):
             return False
+        if self.leaving is not None:
+            self.leaving()
         with self._lock:
             self._register = None
             self._open_gap(self._end)
@@ -163,6 +167,14 @@ class Trail:
         """Note how much of a request and its response has passed."""
         if self._register is not None:
             self._register.passed(rid, request_bytes, response_bytes)
+
+    def lend(self, rid: RequestId, packed: bytes) -> memoryview | None:
+        """Enter a lease, with what one of its requests comes to; give where its counts go.
+
+        None where there is no room for it, or no register: its process is not to have that lease.
+        """
+        register = self._register or self.ready()
+        return register.lend(rid, packed) if packed and register is not None else None
 
     def leave(self, rid: RequestId) -> None:
         """Cross a request out: its end is in the journal, or it was charged nothing."""

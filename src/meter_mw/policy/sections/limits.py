@@ -14,8 +14,8 @@ from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.amounts import PASSING, is_sized, read_per_period, read_units
 from meter_mw.policy.sections.caps import CAP_ALONE, read_cap
 from meter_mw.policy.sections.meters import REQUESTS
-from meter_mw.policy.sections.settings import FAILURES, StoreFailure, read_mode
-from meter_mw.policy.terms import Limit, OnExhausted, Scope
+from meter_mw.policy.sections.settings import FAILURES, StoreFailure, read_mode, read_speed
+from meter_mw.policy.terms import Limit, OnExhausted, Scope, Speed
 from meter_mw.quota import Cap, Quota, Rate, Slots
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _SHARED = ("name", "scope", "on_store_failure", "mode", "shadow")
 _ALONE: dict[str, tuple[str, ...]] = {
     "burst": ("rate",),
     **dict.fromkeys(CAP_ALONE, ("cap",)),
-    **dict.fromkeys(("meter", "reserve", "estimate"), ("rate", "cap")),
+    **dict.fromkeys(("meter", "reserve", "estimate", "speed"), ("rate", "cap")),
 }
 """Names that not every kind of limit has, and the kinds that do."""
 
@@ -52,6 +52,7 @@ class LimitRules:
     meters: Meters
     failure: StoreFailure
     shadow: bool = False
+    speed: Speed = Speed.STRICT
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ def _limit(field: Field, rules: LimitRules, route: str | None) -> Limit | None:
         return None
     reserve = _reserve(fields, meter, quota)
     on_exhausted = _on_exhausted(fields["on_exhausted"], meter) if "on_exhausted" in fields else None
+    speed = _speed(fields["speed"], meter) if "speed" in fields else None
     if len(problems) > before:
         return None
     return Limit(
@@ -110,6 +112,7 @@ def _limit(field: Field, rules: LimitRules, route: str | None) -> Limit | None:
         reserve or 0,
         on_exhausted or OnExhausted.FINISH,
         shadow=rules.shadow or shadow,
+        speed=speed or rules.speed,
     )
 
 
@@ -226,6 +229,11 @@ def largest(quota: Quota) -> int:
 def _on_exhausted(field: Field, meter: Meter) -> OnExhausted | None:
     _refuse({"on_exhausted": field}, "on_exhausted", meter, "bytes or messages", fits=meter.count in PASSING)
     return field.choice({each.value: each for each in OnExhausted})
+
+
+def _speed(field: Field, meter: Meter) -> Speed | None:
+    _refuse({"speed": field}, "speed", meter, "requests", fits=meter.count is Count.REQUESTS)
+    return read_speed(field)
 
 
 def _refuse(fields: dict[str, Field], name: str, meter: Meter, counted: str, *, fits: bool) -> None:

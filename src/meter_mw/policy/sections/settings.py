@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from meter_mw.policy.policy import HeaderRules, Legacy, Mode, Recovery, StoreCheck
 from meter_mw.policy.reading import NOT_YET, Field, Names
-from meter_mw.policy.terms import Failure
+from meter_mw.policy.terms import Failure, Speed
 from meter_mw.policy.units import NotationError, duration_us
 from meter_mw.policy.yaml12 import Scalar
 
@@ -222,6 +222,11 @@ def read_store_failure(field: Field) -> StoreFailure:
 def read_store_check(field: Field) -> StoreCheck | None:
     """Read what becomes of a store whose settings lose counts."""
     return field.choice({each.value: each for each in StoreCheck})
+
+
+def read_speed(field: Field) -> Speed | None:
+    """Read who decides a request that is far from a limit."""
+    return field.choice({each.value: each for each in Speed})
 
 
 def read_week_start(field: Field) -> int | None:

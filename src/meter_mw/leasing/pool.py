@@ -1,0 +1,325 @@
+"""Pools of one holder's charges, and the leases that requests are admitted from without asking the store.
+
+Rule 1: what a lease lends was debited by the store before, and stays so until it is settled with what was
+used: a cap is never passed, whatever becomes of this process.
+Rule 2: what was used of a lease is noted before it is recorded, where a successor finds it: who is killed in
+between has used it.
+Rule 3: nothing here waits, for the store or for anybody; times are passed in.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from meter_mw.leasing.sizes import LONGEST_US, SKEW_US, SPAN_US, Pace, lent, slice_of, told
+from meter_mw.policy.terms import Speed
+from meter_mw.quota import Cap, Rate, Span, minus, plus
+from meter_mw.stores.port import Booking, Charge, Reading, Settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meter_mw.leasing.sizes import Slice
+    from meter_mw.model import RequestId
+
+_PAUSE_US = 100_000
+_LONGEST_PAUSE_US = 10_000_000
+
+
+class Grant(NamedTuple):
+    """What the store has debited under `rid`: so many `requests`, each of which costs `charges`.
+
+    `readings` are the store's, as of after that, at `admitted_us`. `counts` are where a successor of this
+    process finds how many requests have used it, and how many of those get caps back; None where nobody
+    looks.
+    """
+
+    rid: RequestId
+    tag: str
+    charges: tuple[Charge, ...]
+    requests: int
+    readings: tuple[Reading, ...]
+    admitted_us: int
+    counts: memoryview | None = None
+
+
+def settled(grant: Grant, taken: int, charged: int) -> Settle:
+    """Give what a grant came to: rates keep what was `taken`, caps what is `charged` for."""
+    bookings = tuple(
+        Booking(charge, charge.take * taken)
+        if isinstance(charge.quota, Rate)
+        else Booking(told(charge), charge.take * charged, reading.state.whole)
+        for charge, reading in zip(grant.charges, grant.readings, strict=True)
+    )
+    return Settle(grant.rid, grant.tag, bookings)
+
+
+class Lease:
+    """One slice: requests that this process may admit, until the store's `until_us`.
+
+    `first` is what the store has granted; later those in flight may be of another grant.
+    """
+
+    __slots__ = (
+        "_grant", "_lock", "first", "flying", "left", "refill_at", "refill_us", "refunded", "until_us",
+        "used",
+    )  # fmt: skip
+
+    def __init__(self, grant: Grant, until_us: int, lock: threading.Lock) -> None:
+        self.first = grant
+        self._grant: Grant | None = grant
+        self._lock = lock
+        self.until_us = until_us
+        self.left = grant.requests
+        self.flying = self.used = self.refunded = 0
+        self.refill_at = grant.requests // 2
+        self.refill_us = until_us - (until_us - grant.admitted_us) // 4
+
+    @property
+    def grant(self) -> Grant | None:
+        """What it lends; None once that is settled."""
+        return self._grant
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for what is in flight: a rate keeps what was taken, whatever becomes of that."""
+        grant = self._grant
+        return grant is not None and any(isinstance(each.quota, Cap) for each in grant.charges)
+
+    @property
+    def unused(self) -> int:
+        """How many of its requests nobody has asked for."""
+        return 0 if self._grant is None else self._grant.requests - self.used - self.flying
+
+    def end(self, *, charged: bool) -> None:
+        """Note that one of its requests is about to be recorded (Rule 2)."""
+        with self._lock:
+            grant = self._grant
+            if grant is None:
+                return
+            self.flying -= 1
+            self.used += 1
+            if not charged:
+                self.refunded += 1
+            counts = grant.counts
+            if counts is not None:
+                counts[0] = self.used
+                if not charged:
+                    counts[1] = self.refunded
+
+    def give_back(self) -> None:
+        """Take one back that is not served after all."""
+        with self._lock:
+            self.flying -= 1
+            if self.until_us:
+                self.left += 1
+
+    def forget(self) -> None:
+        """Be nothing, in a forked child: it is its parent's."""
+        self._lock = threading.Lock()
+        self._grant = None
+        self.left = self.until_us = 0
+
+    def retire(self) -> None:
+        """Lend no more of it."""
+        with self._lock:
+            self.left = self.until_us = 0
+
+    def settle(self) -> Settle | None:
+        """Give what it came to, once; those still in flight count as used."""
+        with self._lock:
+            grant, self._grant = self._grant, None
+            if grant is None:
+                return None
+            taken = self.used + self.flying
+            return settled(grant, taken, taken - self.refunded)
+
+    def hand_over(self, grant: Grant) -> Settle | None:
+        """Have those in flight be of another grant from now on; give what this one came to without them.
+
+        Rates know of no difference: they keep what those took.
+        """
+        with self._lock:
+            before, self._grant = self._grant, grant
+            if before is None:
+                return None
+            settlement = settled(before, self.used + self.flying, self.used - self.refunded)
+            self.used = self.refunded = 0
+            return settlement
+
+
+class Share(NamedTuple):
+    """What a request took: the lease that it is of, and how many requests are left in that after it."""
+
+    lease: Lease
+    left: int
+
+
+class Pool:
+    """What leases are taken for: the charges that requests of one kind bring to one holder.
+
+    `charges` are those of one request, in windows that are valid now. `wants` is called when a lease is
+    wanted, from whatever thread; it does not wait. Safe for threads.
+    """
+
+    __slots__ = (
+        "__weakref__", "_asked", "_came", "_climbs", "_demand", "_due_us", "_leases", "_lock",
+        "_paused_until_us", "_paused_us", "_seen", "_told", "_wants", "charges", "speed", "tag",
+    )  # fmt: skip
+
+    def __init__(
+        self, tag: str, charges: tuple[Charge, ...], speed: Speed, wants: Callable[[Pool], None]
+    ) -> None:
+        self.tag = tag
+        self.charges = charges
+        self.speed = speed
+        self._wants = wants
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with nothing, as a forked child does: the leases are its parent's."""
+        self._lock = threading.Lock()
+        self._leases: list[Lease] = []
+        self._came = 0
+        self._demand = Pace()
+        self._climbs = tuple(Pace() for _ in self.charges)
+        self._seen: tuple[tuple[Reading, ...], int] = ((), 0)
+        self._told: tuple[Reading, ...] = ()
+        self._due_us = 0
+        self._paused_us = self._paused_until_us = 0
+        self._asked = False
+
+    # Of requests
+
+    def take(self, now_us: int) -> Share | None:
+        """Admit a request from a lease, the older one first; None where the store is to be asked."""
+        if not self._leases:
+            return None
+        with self._lock:
+            for lease in self._leases:
+                left = lease.left
+                if left > 0 and now_us < lease.until_us:
+                    left -= 1
+                    lease.left = left
+                    lease.flying += 1
+                    self._came += 1
+                    if (left <= lease.refill_at or now_us >= lease.refill_us) and not self._asked:
+                        self._ask(now_us)
+                    return Share(lease, left)
+            self._due_us = 0
+            return None
+
+    def saw(self, readings: Sequence[Reading], now_us: int) -> None:
+        """Be told how the store says the charges stand after a request that it was asked for."""
+        with self._lock:
+            self._came += 1
+            self._see(tuple(readings), now_us)
+            if now_us >= self._due_us and not self._asked:
+                self._due_us = 0 if self.speed is Speed.LEASED else now_us + SPAN_US
+                self._count(now_us)
+                if self._slice(now_us) is not None:
+                    self._ask(now_us)
+
+    def readings(self, share: Share, now_us: int) -> tuple[Reading, ...]:
+        """Give how the charges stand after a request: as at the grant, less what is unspent of it here."""
+        grant = share.lease.first
+        return tuple(
+            _reading(charge, reading, share.left, now_us)
+            for charge, reading in zip(grant.charges, grant.readings, strict=True)
+        )
+
+    # Of its lessor
+
+    def slice(self, now_us: int) -> Slice | None:
+        """Give what may be asked of the store now; None where it is no time for a lease."""
+        with self._lock:
+            self._count(now_us)
+            found = None if len(self._open(now_us)) > 1 else self._slice(now_us)
+            if found is None:
+                self._asked = False
+            return found
+
+    def lent(self, requests: int) -> tuple[tuple[Charge, ...], tuple[Charge, ...]]:
+        """Give the charges of one request, and those of a slice of so many."""
+        with self._lock:
+            charges, counts = self.charges, [each.state.part for each in self._seen[0]]
+        return charges, tuple(lent(each, requests, used) for each, used in zip(charges, counts, strict=True))
+
+    def granted(self, grant: Grant, lasts_us: int) -> Lease:
+        """Lend from now on what the store has granted."""
+        closes = (
+            each.until_us - SKEW_US
+            for charge, each in zip(grant.charges, grant.readings, strict=True)
+            if isinstance(charge.quota, Cap)
+        )
+        with self._lock:
+            until_us = min(grant.admitted_us + lasts_us, *closes, grant.admitted_us + LONGEST_US)
+            lease = Lease(grant, until_us, self._lock)
+            self._see(grant.readings, grant.admitted_us)
+            self._leases = [*self._open(grant.admitted_us), lease]
+            self._asked = False
+            self._paused_us = 0
+            return lease
+
+    def refused(self, now_us: int) -> None:
+        """Ask for no more for a while, and for longer the next time: the store granted nothing."""
+        with self._lock:
+            self._asked = False
+            self._paused_us = min(_LONGEST_PAUSE_US, max(_PAUSE_US, self._paused_us * 2))
+            self._paused_until_us = now_us + self._paused_us
+
+    def drop(self, lease: Lease) -> None:
+        """Lend no more of a lease."""
+        lease.retire()
+        with self._lock:
+            self._leases = [each for each in self._leases if each is not lease]
+
+    # With the lock
+
+    def _open(self, now_us: int) -> list[Lease]:
+        return [each for each in self._leases if each.left > 0 and now_us < each.until_us]
+
+    def _ask(self, now_us: int) -> None:
+        if not self._paused_until_us - _LONGEST_PAUSE_US <= now_us < self._paused_until_us:
+            self._asked = True
+            self._wants(self)
+
+    def _count(self, now_us: int) -> None:
+        """Take stock of how many requests come."""
+        if self._demand.is_due(now_us):
+            self._demand.tell(self._came, now_us)
+            self._came = 0
+
+    def _see(self, readings: tuple[Reading, ...], now_us: int) -> None:
+        """Take stock of how fast the counts grow, whoever uses them."""
+        self._seen = readings, now_us
+        if self._climbs[0].is_due(now_us):
+            told = self._told or readings
+            for climb, before, after in zip(self._climbs, told, readings, strict=True):
+                grown = after.state.part - before.state.part
+                climb.tell(max(0, grown) if before.state.whole == after.state.whole else 0, now_us)
+            self._told = readings
+
+    def _slice(self, now_us: int) -> Slice | None:
+        readings, seen_us = self._seen
+        if len(readings) != len(self.charges):
+            return None
+        demand = self._demand.per_second
+        since_us = self._demand.since_us
+        if self.speed is Speed.LEASED and since_us is not None:
+            demand = max(demand, self._came * 1_000_000 / max(SPAN_US, now_us - since_us))
+        climbs = [each.per_second for each in self._climbs]
+        return slice_of(
+            self.charges, readings, climbs, demand, seen_us=seen_us, now_us=now_us, speed=self.speed
+        )
+
+
+def _reading(charge: Charge, reading: Reading, left: int, now_us: int) -> Reading:
+    """Give the reading of a grant less `left` requests that are unspent."""
+    quota, units = charge.quota, charge.take
+    if not isinstance(quota, Rate):
+        used = reading.state.part - left * units
+        return Reading(Span(reading.state.whole, used), until_us=reading.until_us, granted=units)
+    spent = minus(reading.state, quota.span(left * units), quota.denominator)
+    return Reading(max(spent, plus(Span(now_us, 0), quota.span(units), quota.denominator)))
