@@ -186,8 +186,14 @@ class PriceList:
     source: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse amounts below zero, and a cap below what is due in any case."""
-        _refuse_negative(base=self.base, minimum=self.minimum)
+        """Refuse amounts that cannot be billed, and a cap below what is due in any case."""
+        tiered = (each.pricing for each in self.tariffs if isinstance(each.pricing, Graduated | Volume))
+        flats = (tier.flat for pricing in tiered for tier in pricing.tiers)
+        capped = () if self.spend_cap is None else (self.spend_cap,)
+        for amount in (self.base, self.minimum, *capped, *flats, *(each.amount for each in self.credits)):
+            _refuse_negative(amount=amount)
+            if amount != round(amount, self.currency.decimals):
+                raise ValueError(f"found {amount}, which is no whole amount of {self.currency.code}")
         if self.spend_cap is not None and self.spend_cap < max(self.base, self.minimum):
             raise ValueError(f"the cap of {self.spend_cap} is below the base or the minimum")
 

@@ -1,0 +1,1 @@
+"""Rating: properties, and the worked examples of public billing documentation."""
