@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, literal_column, select, tuple_, update
+from sqlalchemy import delete, func, select, tuple_, update
 
 from meter_mw.ledger.spans import Span
 from meter_mw.ledger.tables import DAY_STOCK, HOUR_STOCK, events, quantities, retained
@@ -28,6 +28,10 @@ STOCKS = ("events", "hours", "days")
 
 ALWAYS_US = -(2**62)
 """Since when a ledger has all that has purged nothing."""
+
+_EVERY_US = 600_000_000
+_MOST = 5_000
+"""Rows of a table in one transaction: about as much as a batch of events."""
 
 _LOCK = int.from_bytes(sha256(b"meter_mw.ledger.retention").digest()[:8], "big", signed=True)
 
@@ -113,6 +117,31 @@ def purge(connection: Connection, most: int) -> int:
     return done
 
 
+class Purger:
+    """Purges a ledger bit by bit, whoever else does so too."""
+
+    def __init__(self, retention: Retention, *, every_us: int = _EVERY_US, most: int = _MOST) -> None:
+        self._retention = retention
+        self._every_us = every_us
+        self._most = most
+        self._due_us = ALWAYS_US if retention != Retention() else -ALWAYS_US
+        self._advanced = False
+
+    def is_due(self, now_us: int) -> bool:
+        """Say whether something may be there to purge."""
+        return now_us >= self._due_us
+
+    def purge(self, connection: Connection, now_us: int) -> int:
+        """Purge some rows and return how many; when none is left it is due again after a while."""
+        if not self._advanced:
+            advance(connection, self._retention, now_us)
+            self._advanced = True
+        done = purge(connection, self._most)
+        if not done:
+            self._advanced, self._due_us = False, now_us + self._every_us
+        return done
+
+
 def _minute(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%MZ}"
 
@@ -127,5 +156,5 @@ def _purge_events(connection: Connection, since_us: int, most: int) -> int:
 def _purge_rows(connection: Connection, table: Table, since_us: int, most: int) -> int:
     """Delete rows by their keys, the first of which is the time."""
     keys = list(table.primary_key)
-    chosen = select(*keys).where(keys[0] < literal_column(str(since_us))).limit(most)
+    chosen = select(*keys).where(keys[0] < since_us).limit(most)
     return connection.execute(delete(table).where(tuple_(*keys).in_(chosen))).rowcount

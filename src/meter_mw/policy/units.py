@@ -35,7 +35,9 @@ _DURATIONS = {"us": 1, "ms": 1000, "s": _SECOND_US, "second": _SECOND_US, "secon
 _DURATIONS |= {"m": _MINUTE_US, "minute": _MINUTE_US, "minutes": _MINUTE_US}
 _HOUR_US = 60 * _MINUTE_US
 _DURATIONS |= {"h": _HOUR_US, "hour": _HOUR_US, "hours": _HOUR_US}
-_DURATIONS |= {"d": 24 * _HOUR_US, "day": 24 * _HOUR_US, "days": 24 * _HOUR_US}
+_DAY_US = 24 * _HOUR_US
+_DURATIONS |= {"d": _DAY_US, "day": _DAY_US, "days": _DAY_US}
+_DURATIONS |= {"year": 366 * _DAY_US, "years": 366 * _DAY_US}  # none is longer
 
 _LARGEST_SHARE = 10
 _SHARE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?%")

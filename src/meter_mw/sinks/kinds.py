@@ -63,6 +63,7 @@ class Form(Enum):
     FLAG = "flag"  # bool
     WORD = "word"  # str, one of `words`
     TABLE = "table"  # Mapping[str, str]
+    LENGTHS = "lengths"  # Mapping[str, float], a length by each of some `words`
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,10 @@ class Settings:
         """Give a TABLE, empty where it is not set."""
         return _typed(self._values.get(name) or {}, dict)
 
+    def lengths(self, name: str) -> Mapping[str, float]:
+        """Give LENGTHS in seconds, empty where they are not set."""
+        return _typed(self._values.get(name) or {}, dict)
+
 
 def _typed(value: object, kind: type[_T]) -> _T:
     if not isinstance(value, kind):
@@ -158,6 +163,8 @@ class Service:
 class SinkKind:
     """A kind of sink. `main` is the value of the word itself: `{word: value, option: value}`.
 
+    Where it is a FLAG, or not needed, the word may stand alone.
+
     `for_billing` is false for destinations that may count an event twice, or not at all. `open` connects
     to nothing yet; it raises `ValueError` for settings that contradict each other.
     """
@@ -180,7 +187,9 @@ class SinkKind:
 
     def shown(self, settings: Settings) -> str:
         """Give the kind and where it leads, without what may be secret."""
-        if self.main.form in (Form.URL, Form.ADDRESS):
+        if not settings.has(self.word):
+            where = ""
+        elif self.main.form in (Form.URL, Form.ADDRESS):
             parts = urlsplit(settings.text(self.word))
             where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
         else:

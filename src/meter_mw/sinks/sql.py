@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from meter_mw.ledger.database import SCHEMES, Database, fault_of_address, within
 from meter_mw.ledger.faults import Fault, fault_of
 from meter_mw.ledger.records import Record, Unreadable, read
+from meter_mw.ledger.retention import STOCKS, Purger, Retention
 from meter_mw.ledger.totals import subjects, totals
 from meter_mw.ledger.writing import Written, write
 from meter_mw.sinks.base import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
+
+DEFAULT_FILE = "ledger.db"
+"""The ledger that the word `sql` alone means: a file beside the journal."""
 
 _log = logging.getLogger("meter_mw.sinks")
 
@@ -30,19 +35,28 @@ class SqlSink:
     """Writes batches into a ledger; an event that is there already changes nothing.
 
     The ledger and its tables are created on first use. Raises `ValueError` for an address that cannot be
-    used. `source` is whose usage `totals` gives.
+    used. `source` is whose usage `totals` gives. What the `retention` is over of is purged bit by bit, after
+    batches.
     """
 
     horizon = None
 
     def __init__(
-        self, address: str, source: str, *, timeout: float = 10.0, max_batch: int = 2000, name: str = ""
+        self,
+        address: str,
+        source: str,
+        *,
+        timeout: float = 10.0,
+        max_batch: int = 2000,
+        retention: Retention | None = None,
+        name: str = "",
     ) -> None:
         fault = fault_of_address(address)
         if fault is not None:
             raise ValueError(fault)
         self._database = Database(address, timeout)
         self._source = source
+        self._purger = Purger(retention or Retention())
         self.max_batch = max_batch
         self.name = name or f"sql:{self._database.name}"
 
@@ -57,6 +71,7 @@ class SqlSink:
             if isinstance(entry, Record):
                 records.setdefault(entry.id, entry)
         found = self._store(list(records.values()))
+        self._purge()
         outcomes: list[Outcome] = []
         for entry in entries:
             if isinstance(entry, Record):
@@ -66,6 +81,11 @@ class SqlSink:
             else:
                 outcomes.append(entry)
         return outcomes
+
+    @property
+    def database(self) -> Database:
+        """The ledger, for reports."""
+        return self._database
 
     def totals(self, subjects: Sequence[str], start_us: int, end_us: int) -> Mapping[tuple[str, str], int]:
         """Give what the ledger has of this service's usage."""
@@ -122,6 +142,17 @@ class SqlSink:
                 raise _InDoubt from error
         return written
 
+    def _purge(self) -> None:
+        """Purge a bit, where it is time; what fails is tried again."""
+        now_us = time.time_ns() // 1000
+        if not self._purger.is_due(now_us):
+            return
+        try:
+            with self._database.connected() as connection:
+                self._purger.purge(connection, now_us)
+        except Exception as error:  # a driver may raise anything  # noqa: BLE001
+            _log.warning("%s: nothing was purged: %s", self.name, self._judge(error)[1])
+
     def _judge(self, error: Exception) -> tuple[Fault, str]:
         cause = error.__cause__ if isinstance(error, _InDoubt) else error
         fault, reason = fault_of(cause if isinstance(cause, Exception) else error)
@@ -146,11 +177,13 @@ def _read(payload: bytes) -> Record | Permanent:
 
 
 def _open(settings: Settings, service: Service) -> SqlSink:
+    kept = {stock: round(seconds * 1_000_000) for stock, seconds in settings.lengths("retention").items()}
     return SqlSink(
-        settings.text("sql"),
+        settings.get_text("sql") or f"sqlite:///{service.journal.absolute() / DEFAULT_FILE}",
         service.source,
         timeout=settings.seconds("timeout"),
         max_batch=settings.count("batch"),
+        retention=Retention(**kept),
     )
 
 
@@ -159,7 +192,6 @@ KIND = SinkKind(
     Option(
         Form.ADDRESS,
         "sqlite:///usage.db or postgresql://user@host/database",
-        needed=True,
         words=SCHEMES,
         fault=fault_of_address,
         within=within,
@@ -168,6 +200,13 @@ KIND = SinkKind(
         "timeout": TIMEOUT,
         "batch": Option(
             Form.COUNT, "events in one transaction, 1 to 10000", default=2000, least=1, most=10_000
+        ),
+        "retention": Option(
+            Form.LENGTHS,
+            "{events: 90 days, hours: 3 years}, each 1 day to 100 years",
+            words=STOCKS,
+            least=86_400,
+            most=100 * 366 * 86_400,
         ),
     },
     _open,

@@ -43,6 +43,8 @@ def _named(field: Field) -> SinkRule | None:
     kind = _found(field, text) if text in words() and not field.is_hidden else None
     if kind is not None and kind.main.form is Form.FLAG:
         return SinkRule(kind, kind.set({kind.word: True}))
+    if kind is not None and not kind.main.needed:
+        return SinkRule(kind, kind.set({}))
     if kind is not None:
         field.reject(f"{{{kind.word}: …}} with {kind.main.expected}")
         return None
@@ -131,6 +133,14 @@ def _table(field: Field, option: Option) -> object:
     return texts if all(text is not None for text in texts.values()) else None
 
 
+def _lengths(field: Field, option: Option) -> object:
+    entries = field.section(Names(option.words))
+    if entries is None:
+        return None
+    lengths = {name: _length(each, option) for name, each in entries.items()}
+    return lengths if all(length is not None for length in lengths.values()) else None
+
+
 def _url(field: Field, option: Option) -> object:
     """Read where events are sent; the URL is not shown, as a token may be in it."""
     return _sound(field.as_private(), field.as_private().text(option.expected), option)
@@ -195,5 +205,6 @@ _READERS: MappingProxyType[Form, Callable[[Field, Option], object]] = MappingPro
         Form.FLAG: _flag,
         Form.WORD: _word,
         Form.TABLE: _table,
+        Form.LENGTHS: _lengths,
     }
 )
