@@ -32,7 +32,7 @@ _WINDOW = 1 << 18
 _MAGIC_START = b"\xf5M"
 
 
-class Kind(Enum):
+class Kind(bytes, Enum):
     """What a frame carries, by its magic."""
 
     SEGMENT = b"\xf5MS\xff"
@@ -88,10 +88,9 @@ def link(chain: bytes, payload: bytes) -> bytes:
 
 def encode(kind: Kind, chain: bytes, payload: bytes) -> tuple[bytes, bytes]:
     """Return the frame of the payload, and the running hash after it."""
-    prefix = _PREFIX.pack(kind.value, len(payload))
     after = sha256(chain + payload).digest()[:16]
-    body = after + payload
-    return b"".join((prefix, crc32(body, crc32(prefix)).to_bytes(4, "little"), body)), after
+    checksum = crc32(payload, crc32(after, crc32(_PREFIX.pack(kind, len(payload)))))
+    return _HEAD.pack(kind, len(payload), checksum, after) + payload, after
 
 
 def scan(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from meter_mw import forks
 from meter_mw.journal.durable import Durable
 from meter_mw.journal.estates import estate_paths, is_held, owner_of
+from meter_mw.journal.frames import MAX_PAYLOAD
 from meter_mw.journal.overflow import Overflow
 from meter_mw.journal.pulse import Pulse
 from meter_mw.journal.segments import JournalError, check_size
@@ -117,8 +118,8 @@ class Journal:
         Thread-safe, and quick enough for the request path. Raises `JournalFull` when neither the disk
         nor the overflow takes it, `JournalError` for what is too large.
         """
-        check_size("an event", payload)
-        if closing:
+        if not 0 < len(payload) <= MAX_PAYLOAD or len(closing) > MAX_PAYLOAD:
+            check_size("an event", payload)
             check_size("a closing", closing)
         return self._append(payload, closing)
 

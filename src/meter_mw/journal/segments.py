@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from meter_mw.journal.frames import CHAIN_START, MAX_PAYLOAD, Kind, encode, frame_size
 from meter_mw.model import MeterError
@@ -24,8 +24,7 @@ class JournalError(MeterError):
     """An event could not be written to the journal, and nothing of it was kept."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
+class Position(NamedTuple):
     """A place in the segments of one process: `offset` bytes into segment number `sequence`."""
 
     sequence: int
@@ -93,12 +92,13 @@ class Segment:
     The space was allocated before, so an append changes no metadata and a group fdatasync is short.
     """
 
-    __slots__ = ("broken", "chain", "fd", "header", "offset", "size")
+    __slots__ = ("_sequence", "broken", "chain", "fd", "header", "offset", "size")
 
     def __init__(self, fd: int, size: int, header: Header) -> None:
         self.fd = fd
         self.size = size
         self.header = header
+        self._sequence = header.sequence
         self.chain = bytes.fromhex(header.previous)
         self.offset = 0
         self.broken = False
@@ -107,22 +107,22 @@ class Segment:
     @property
     def end(self) -> Position:
         """Where the last frame ends."""
-        return Position(self.header.sequence, self.offset)
+        return Position(self._sequence, self.offset)
 
-    def fits(self, payload: bytes, closing: bytes = b"") -> bool:
-        """Whether the payload and its closing can be appended here."""
-        return not self.broken and self.offset + frames_size(payload, closing) <= self.size
+    def append(self, payload: bytes, closing: bytes) -> Position | None:
+        """Write an event, its closing, or both as one, and return where they end; None where they do not fit.
 
-    def append(self, payload: bytes, closing: bytes = b"") -> None:
-        """Write an event, its closing, or both as one; or raise `JournalError` and leave no trace."""
-        if not closing:
-            self._write(*encode(Kind.EVENT, self.chain, payload))
-        elif not payload:
-            self._write(*encode(Kind.CLOSING, self.chain, closing))
-        else:
-            event, chain = encode(Kind.EVENT, self.chain, payload)
+        Raises `JournalError`, and leaves no trace then.
+        """
+        frames, chain = b"", self.chain
+        if payload:
+            frames, chain = encode(Kind.EVENT, chain, payload)
+        if closing:
             second, chain = encode(Kind.CLOSING, chain, closing)
-            self._write(event + second, chain)
+            frames += second
+        if self.broken or self.offset + len(frames) > self.size:
+            return None
+        return self._write(frames, chain)
 
     def finish(self) -> None:
         """Give back the unused space, have the rest on the disk, and close; raises `OSError`."""
@@ -132,7 +132,7 @@ class Segment:
         finally:
             os.close(self.fd)
 
-    def _write(self, frames: bytes, chain: bytes) -> None:
+    def _write(self, frames: bytes, chain: bytes) -> Position:
         try:
             written = os.pwrite(self.fd, frames, self.offset)
         except OSError as error:
@@ -143,6 +143,7 @@ class Segment:
             raise JournalError(f"segment {self.header.sequence}: {written} of {len(frames)} bytes were taken")
         self.chain = chain
         self.offset += written
+        return Position(self._sequence, self.offset)
 
     def _undo(self, length: int) -> None:
         """Zero what a failed write left; where that fails too, nothing more is written here."""

@@ -59,11 +59,10 @@ class Writer:
 
         Raises `JournalError` when the disk does not take them; the next call tries anew.
         """
-        segment = self._segment
-        if segment is None or not segment.fits(payload, closing):
-            segment = self._next_segment(frames_size(payload, closing))
-        segment.append(payload, closing)
-        return segment.end
+        end = None if self._segment is None else self._segment.append(payload, closing)
+        while end is None:
+            end = self._next_segment(frames_size(payload, closing)).append(payload, closing)
+        return end
 
     def prove(self) -> None:
         """Have a segment that takes events, or raise `JournalError`."""
