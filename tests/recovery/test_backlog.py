@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -186,7 +185,7 @@ def test_18_poison_is_put_aside(left: Left, clock: Clock) -> None:
 
 def test_what_is_not_a_closing_is_put_aside(left: Left, store: MemoryStore, trail: Trail) -> None:
     """Bytes that nobody can read hold nothing up."""
-    trail.keep(replace(left.closings[0]).rid, b"", b"\xc1 not a closing")
+    trail.keep(left.closings[0].rid, b"", b"\xc1 not a closing")
     run(left.backlog(store))
     assert counted(store) == 15
     assert "expected a packed closing" in left.parked[0]

@@ -480,7 +480,7 @@ def test_a_step_that_wants_other_windows_is_asked_again(cluster: Cluster, store:
     own, shared = command.charges
     assert shared.windows is not None
     stale = replace(shared, windows=tuple(each - 10**15 for each in shared.windows))
-    asked = store.admit(replace(command, charges=(own, stale)), patience_us=SECOND_US)
+    asked = store.admit(command._replace(charges=(own, stale)), patience_us=SECOND_US)
     assert (asked.verdict, asked.readings) == (Verdict.REFRESH, ())
     assert store.admit(command, patience_us=SECOND_US).verdict is Verdict.ADMITTED
     assert load.used(store, [tag]) == (1, 1)
@@ -491,7 +491,7 @@ def test_what_a_denial_costs_is_kept_where_it_was_charged(cluster: Cluster, stor
     for on_deny, left in ((OnDeny.NONE, 5), (OnDeny.SELF, 5), (OnDeny.ALL, 3)):
         load, tag, _ = split_over_two(cluster, 0)
         rate = Charge("r:own", Rate(1, 3_600 * SECOND_US, 5), 2, 2)
-        command = replace(load.command(tag, (*load.charges(), rate)), on_deny=on_deny)
+        command = load.command(tag, (*load.charges(), rate))._replace(on_deny=on_deny)
         denied = store.admit(command, patience_us=SECOND_US)
         assert (denied.verdict, [each.fits for each in denied.readings]) == (
             Verdict.DENIED,

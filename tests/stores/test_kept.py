@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,7 +85,7 @@ def test_what_is_kept_is_read_back(
         return
     read = unpack(packed)
     assert (read.made_us, read.admitted_us, told(read.closing)) == (made_us, admitted_us, told(closing))
-    again = replace(closing, rid=other)
+    again = closing._replace(rid=other)
     kept_again = pack(again, made_us, admitted_us)
     kept._known.clear()
     assert kept_again == pack(again, made_us, admitted_us)

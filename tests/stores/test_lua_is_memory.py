@@ -157,7 +157,7 @@ class Both:
             case (str(verb), int(number), *rest) if self.asked:
                 command, tally = self.asked[number % len(self.asked)]
                 if verb == "again":
-                    self.admit(replace(command, not_after_us=self.clock() + SECOND))
+                    self.admit(command._replace(not_after_us=self.clock() + SECOND))
                 elif verb == "top up":
                     self.admit(self.top_up(command, *rest))
                 elif verb == "cancel":

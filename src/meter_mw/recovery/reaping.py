@@ -115,7 +115,9 @@ def spent(entry: Entry) -> Kept:
     """Give what a lease came to; raises ValueError."""
     kept = unpack(entry.packed)
     charged = max(0, entry.used - entry.refunded)
-    bookings = tuple(replace(each, actual=each.actual * charged) for each in kept.closing.bookings)
+    bookings = tuple(
+        Booking(each.charge, each.actual * charged, each.window_us) for each in kept.closing.bookings
+    )
     return replace(kept, closing=Settle(kept.closing.rid, kept.closing.tag, bookings))
 
 

@@ -128,7 +128,7 @@ def _topped_up(command: TopUp, steps: tuple[Step, ...], clock: int) -> Asking[Ta
     stays held until the settlement.
     """
     if len(steps) > 1:
-        look = replace(command, charges=tuple(replace(each, take=0) for each in command.charges))
+        look = command._replace(charges=tuple(replace(each, take=0) for each in command.charges))
         looked = yield from _asked(look, split(look.tag, look.charges), clock)
         if not all(_is(each, Verdict.ADMITTED) for each in looked.values()):
             return _judged(looked)
@@ -136,7 +136,7 @@ def _topped_up(command: TopUp, steps: tuple[Step, ...], clock: int) -> Asking[Ta
 
 
 def _asked(command: Admit | TopUp, steps: Sequence[Step], clock: int) -> Asking[dict[Step, Known]]:
-    parts = (replace(command, tag=step.tag, charges=step.charges) for step in steps)
+    parts = (command._replace(tag=step.tag, charges=step.charges) for step in steps)
     replies = yield tuple(admit_call(each, clock) for each in parts)
     return {step: _read(reply) for step, reply in zip(steps, replies, strict=True)}
 

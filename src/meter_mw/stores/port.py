@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias
 
 from meter_mw.model import LARGEST_COST, MeterError, RequestId
 from meter_mw.quota import AT_REST, LETTERS, Cap, OnDeny, Quota, Slots, Span
@@ -34,6 +34,8 @@ KEPT_US = 60 * 1_000_000
 """A state is kept for this long (µs) after it has stopped to say anything."""
 
 NO_WINDOWS = (0, 0, 0, 0)
+
+_LAST_US = 2**53
 
 PATIENCE_US = 1_000_000
 """How long a look, or a batch of closings, may take (µs)."""
@@ -82,34 +84,34 @@ class Charge:
             raise ValueError(f"a cap has windows, and nothing else has, got {self}")
         if not self.id.startswith(LETTERS[type(self.quota)]):
             raise ValueError(f"the id of a charge says of what kind its quota is, got {self}")
+        if self.windows is not None and not 0 <= self.windows[0] <= self.windows[-1] <= _LAST_US:
+            raise ValueError(f"windows lie between 1970 and 2^53 µs after, got {self}")
         if isinstance(self.quota, Slots) and not self.held:
             raise ValueError(f"slots are held, got {self}")
 
 
-@dataclass(frozen=True, slots=True)
-class Booking:
+class _Booking(NamedTuple):
+    charge: Charge
+    actual: int
+    window_us: int = 0
+
+
+class Booking(_Booking):
     """What one charge turned out to be: `actual` units, whatever was taken or held for it.
 
     `window_us` is the opening of the window that a cap was charged in, 0 for other quotas.
     """
 
-    charge: Charge
-    actual: int
-    window_us: int = 0
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def __new__(cls, charge: Charge, actual: int, window_us: int = 0) -> Self:
         """Refuse units that the stores' arithmetic cannot hold."""
-        if not 0 <= self.actual <= LARGEST_COST:
-            raise ValueError(f"a booking is 0 to 2^52 units, got {self.actual}")
+        if not 0 <= actual <= LARGEST_COST:
+            raise ValueError(f"a booking is 0 to 2^52 units, got {actual}")
+        return tuple.__new__(cls, (charge, actual, window_us))
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Charge all of `charges`, or none of them; `tag` stands for the subject, and keeps the rid.
-
-    What is held comes back after `lease_us`. Slots that the rid `after` holds are handed over.
-    """
-
+class _Admit(NamedTuple):
     rid: RequestId
     tag: str
     not_after_us: int
@@ -118,34 +120,59 @@ class Admit:
     on_deny: OnDeny = OnDeny.NONE
     after: RequestId | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse to hold anything without an end."""
-        if self.lease_us <= 0 and any(each.held for each in self.charges):
-            raise ValueError(f"what is held is held for some time, got a lease of {self.lease_us} µs")
 
+class Admit(_Admit):
+    """Charge all of `charges`, or none of them; `tag` stands for the subject, and keeps the rid.
 
-@dataclass(frozen=True, slots=True)
-class TopUp:
-    """Hold for `rid` as many units of each held charge as it says in all, and renew the lease.
-
-    `need` and `take` count what the rid holds already: a repeat takes nothing more, and an earlier one
-    that comes late takes nothing away.
+    What is held comes back after `lease_us`. Slots that the rid `after` holds are handed over. A store may
+    know the same `charges` again, which are cheaper then.
     """
 
+    __slots__ = ()
+
+    def __new__(  # noqa: PLR0917 - as the tuple has them
+        cls,
+        rid: RequestId,
+        tag: str,
+        not_after_us: int,
+        charges: tuple[Charge, ...],
+        lease_us: int = 0,
+        on_deny: OnDeny = OnDeny.NONE,
+        after: RequestId | None = None,
+    ) -> Self:
+        """Refuse to hold anything without an end."""
+        if lease_us <= 0 and any(each.held for each in charges):
+            raise ValueError(f"what is held is held for some time, got a lease of {lease_us} µs")
+        return tuple.__new__(cls, (rid, tag, not_after_us, charges, lease_us, on_deny, after))
+
+
+class _TopUp(NamedTuple):
     rid: RequestId
     tag: str
     not_after_us: int
     charges: tuple[Charge, ...]
     lease_us: int
 
-    def __post_init__(self) -> None:
+
+class TopUp(_TopUp):
+    """Hold for `rid` as many units of each held charge as it says in all, and renew the lease.
+
+    `need` and `take` count what the rid holds already: a repeat takes nothing more, and an earlier one
+    that comes late takes nothing away.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls, rid: RequestId, tag: str, not_after_us: int, charges: tuple[Charge, ...], lease_us: int
+    ) -> Self:
         """Refuse to top up what is not held, or without an end."""
-        if self.lease_us <= 0 or not all(each.held for each in self.charges):
-            raise ValueError(f"a top-up is of held charges and for some time, got {self}")
+        if lease_us <= 0 or not all(each.held for each in charges):
+            raise ValueError(f"a top-up is held, and for some time, got {charges} for {lease_us} µs")
+        return tuple.__new__(cls, (rid, tag, not_after_us, charges, lease_us))
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(NamedTuple):
     """Put the truth in place of what was taken and held."""
 
     rid: RequestId
@@ -153,8 +180,7 @@ class Settle:
     bookings: tuple[Booking, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(NamedTuple):
     """Give back what `rid` was charged of `charges`, if it was, and refuse it if it still comes."""
 
     rid: RequestId
@@ -211,8 +237,7 @@ class Reading(NamedTuple):
     warned: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(NamedTuple):
     """The store's answer to an `Admit`, a `TopUp` or a look: one reading a charge, in their order."""
 
     verdict: Verdict
@@ -228,8 +253,7 @@ class Note(NamedTuple):
     warned: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(NamedTuple):
     """The store's answer to a closing; `notes` only of bookings that there is something to say of.
 
     A repeat is answered with the same notes.

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from meter_mw.periods import Period
 from meter_mw.quota import Cap
 from meter_mw.stores.port import Outcome, Tally, Verdict
@@ -112,5 +110,5 @@ class MomentLaws(Laws):
         """A rid is remembered for its own subject alone."""
         at = self.bench()
         command = at.command(at.charge("c", FIVE_A_MINUTE))
-        assert at.cancel(replace(command, tag=at.tag + "_")) is Outcome.RECOVERED
+        assert at.cancel(command._replace(tag=at.tag + "_")) is Outcome.RECOVERED
         assert at.send(command).verdict is Verdict.ADMITTED

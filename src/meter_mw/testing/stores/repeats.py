@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from meter_mw.model import LARGEST_COST
 from meter_mw.periods import Period
 from meter_mw.quota import HORIZON_US, Cap, Rate
@@ -58,7 +56,7 @@ class RepeatLaws(Laws):
         command = at.command(cap, within_us=0)
         assert at.send(command).verdict is Verdict.ADMITTED
         at.clock.move(1)
-        late = at.send(replace(command, rid=new_rid(at.clock())))
+        late = at.send(command._replace(rid=new_rid(at.clock())))
         assert (late.verdict, late.now_us, late.readings) == (Verdict.LATE, at.clock(), ())
         assert at.send(command).verdict is Verdict.LATE
         assert at.used(cap) == 1

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meter_mw.rids import new_rid
@@ -40,7 +39,7 @@ class ReplayLaws(Laws):
         at = self.bench()
         command, truth = _served(at)
         at.cancel(command)
-        lost = replace(truth, rid=new_rid(at.clock()))
+        lost = truth._replace(rid=new_rid(at.clock()))
         kept = unpack(pack(lost, at.clock(), at.clock())).closing
         assert at.close(kept) is Outcome.RECOVERED
         assert at.close(kept) is Outcome.ALREADY
