@@ -52,6 +52,9 @@ _PASSED = struct.Struct("<QQ")
 _COUNTS = struct.Struct("=QQ")  # as a `memoryview` writes them: each whole, in one store
 _PASSED_AT = 8
 _HEAD = struct.Struct("<HI")
+_BEGINNING = struct.Struct("<16xHI")
+"""What an entry begins with: that nothing has passed yet, and the head of its text."""
+
 _TEXT_AT = 24
 _MARKS_AT = (0, 256)
 _BEATS_AT = (1024, 2560)
@@ -151,24 +154,19 @@ class Register:
         return memoryview(part)[at + _PASSED_AT : at + _TEXT_AT].cast("Q")
 
     def _enter(self, rid: RequestId, packed: bytes, state: int) -> tuple[mmap.mmap, int] | None:
-        place = self._taken.get(rid)
-        if place is not None:
-            part, at = place
-            part[at] = _FREE
-        else:
-            try:
-                place = self._free.pop()
-            except IndexError:
-                place = self._grow()
-                if place is None:
-                    return None
-            part, at = place
-        text = _HEAD.pack(len(packed), crc32(packed)) + packed
-        if _TEXT_AT + len(text) > SLOT:
-            self._free.append(place)
-            self._taken.pop(rid, None)
+        if rid in self._taken:
+            self.close(rid)
+        text = _BEGINNING.pack(len(packed), crc32(packed)) + packed
+        if _PASSED_AT + len(text) > SLOT:
             return None
-        part[at + _PASSED_AT : at + _TEXT_AT + len(text)] = bytes(_TEXT_AT - _PASSED_AT) + text
+        try:
+            place = self._free.pop()
+        except IndexError:
+            place = self._grow()
+            if place is None:
+                return None
+        part, at = place
+        part[at + _PASSED_AT : at + _PASSED_AT + len(text)] = text
         part[at] = state
         self._taken[rid] = place
         return place
