@@ -61,6 +61,19 @@ class Meter:
     from_header: str | None = None
     strip: bool = False
 
+    @property
+    def field(self) -> str:
+        """The field of an event's data that the units are in."""
+        return _FIELDS.get(self.count, self.name)
+
+
+_FIELDS = {
+    Count.REQUEST_BYTES: "request_bytes",
+    Count.RESPONSE_BYTES: "response_bytes",
+    Count.REQUEST_MESSAGES: "request_messages",
+    Count.RESPONSE_MESSAGES: "response_messages",
+}
+
 
 IN_FLIGHT = Meter("concurrent", Count.CONCURRENT)
 """What limits on concurrency are on."""

@@ -309,7 +309,7 @@ def test_credits_pay_what_is_due_and_never_more(listed: PriceList, units: int, p
     (bill,) = rate(stretches, NOVEMBER, found)
     assert bill.total >= 0
     assert bill.due + bill.credits == bill.total
-    assert all(bill.drawn(each.credit.name) <= each.left for each in found)
+    assert all(bill.drawn.get(each.credit.name, 0) <= each.left for each in found)
     assert bill.credits == -min(bill.due, sum(paid))
 
 
@@ -328,7 +328,7 @@ def test_what_is_over_first_is_used_first() -> None:
         ("c", "-5.00"),
     ]
     assert found.lines[-1].arithmetic == "5.00 of 10 USD; 5.00 left"
-    assert (found.due, found.total, found.drawn("c")) == (25, 0, 5)
+    assert (found.due, found.total, found.drawn["c"]) == (25, 0, 5)
 
 
 # -- parts of a period

@@ -78,10 +78,11 @@ class Invoice:
         """What is left to pay."""
         return self._sum(*Kind)
 
-    def drawn(self, credit: str) -> Decimal:
-        """Give what was paid from a credit, by its name."""
-        paid = (each.amount for each in self.lines if each.kind is Kind.CREDIT and each.description == credit)
-        return total((each.copy_negate() for each in paid), self.currency.decimals)
+    @property
+    def drawn(self) -> dict[str, Decimal]:
+        """What was paid from each credit, by its name."""
+        paid = (each for each in self.lines if each.kind is Kind.CREDIT)
+        return {each.description: each.amount.copy_negate() for each in paid}
 
     def _sum(self, *kinds: Kind) -> Decimal:
         return total((each.amount for each in self.lines if each.kind in kinds), self.currency.decimals)
