@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from meter_mw.leasing.pool import Share
     from meter_mw.model import RequestId
     from meter_mw.policy.policy import Caller, Route
     from meter_mw.policy.terms import Line
@@ -58,7 +59,8 @@ class Admission(NamedTuple):
     that each charge was given. `overage` are the units of this request beyond what a limit includes. Of a
     part of a long exchange `first` is the rid of its first, and `part` its number. `sized` says that the
     length of the request's body was declared. `asked_us` is when the store charged it, or may have; 0 where
-    it surely did not.
+    it surely did not. `shares` were taken from leases: of what they stand for the store was not asked, and
+    `lines`, `charges`, `windows` and `granted` are about the rest.
     """
 
     answer: Answer
@@ -80,6 +82,7 @@ class Admission(NamedTuple):
     part: int = 0
     sized: bool = False
     asked_us: int = 0
+    shares: tuple[Share, ...] = ()
 
     @property
     def serves(self) -> bool:

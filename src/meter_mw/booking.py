@@ -10,6 +10,7 @@ from meter_mw import closing
 from meter_mw.events import encode
 from meter_mw.journal import JournalError, JournalFull, NotDurable
 from meter_mw.policy.delivery import Durability, OnFull
+from meter_mw.recent import Recent
 from meter_mw.recovery.reaping import facts_of
 from meter_mw.recovery.trail import cancel
 from meter_mw.rids import new_rid
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meter_mw.admission import Admission
+    from meter_mw.events import Form
     from meter_mw.exchange import Exchange
     from meter_mw.journal import Forwarder, Journal, Position
     from meter_mw.model import Receipt, UsageEvent
@@ -31,6 +33,10 @@ _log = logging.getLogger(__name__)
 
 DISK_PATIENCE_S = 5.0
 """Seconds that a response waits for the disk: one that hangs for longer has failed."""
+
+
+_MOST_FORMS = 8_192
+"""Forms of events that are kept for the next, at least as many as this."""
 
 
 class Booked(NamedTuple):
@@ -59,6 +65,7 @@ class Books:
         self._trail = trail
         self._forwarder = forwarder
         self._looked_around = False
+        self._forms: Recent[tuple[int, int, str], Form] = Recent(_MOST_FORMS)
         self.is_strict = policy.events.durability is Durability.STRICT
         self._serves_unrecorded = policy.events.on_full is OnFull.COUNT
 
@@ -74,11 +81,16 @@ class Books:
 
         `admitted_us`: see `Kept`.
         """
-        encoded, position = encode(event), None
-        packed = self._trail.packed(settlement, admitted_us)
+        return self._recorded(encode(event), settlement, admitted_us)
+
+    def _recorded(
+        self, encoded: bytes, settlement: Settle | None, admitted_us: int, *, settled: bool = False
+    ) -> Position | None:
+        position = None
+        packed = self._trail.packed(settlement, admitted_us) if settlement is not None else b""
         try:
             if settlement is not None and packed:
-                position = self._trail.keep(settlement.rid, encoded, packed)
+                position = self._trail.keep(settlement.rid, encoded, packed, settled=settled)
             else:
                 position = self._journal.append(encoded)
         except JournalFull:
@@ -93,15 +105,49 @@ class Books:
         return position
 
     def close(self, admission: Admission, method: str, receipt: Receipt) -> Booked:
-        """Record what an exchange came to; give what is still to be done."""
-        settlement = closing.settlement(self._policy, admission, receipt)
-        event = closing.usage_event(self._policy, admission, method, receipt)
-        position = self.record(event, settlement, admission.asked_us)
-        self._trail.leave(admission.rid)
-        return Booked(settlement, position)
+        """Record what an exchange came to; give what is still to be done.
+
+        What was taken from leases is noted first: who is killed in between errs on the safe side of a cap.
+        """
+        for share in admission.shares:
+            share.lease.end(charged=closing.is_charged(self._policy, admission, receipt))
+        settlement = closing.settlement(self._policy, admission, receipt) if admission.charges else None
+        settled = (
+            settlement is not None
+            and self._stores.awaited is not None
+            and closing.is_settled(self._policy, admission, receipt)
+        )
+        position = self._recorded(
+            self._written(admission, method, receipt), settlement, admission.asked_us, settled=settled
+        )
+        if admission.charges:
+            self._trail.leave(admission.rid)
+        return Booked(None if settled else settlement, position)
+
+    def _written(self, admission: Admission, method: str, receipt: Receipt) -> bytes:
+        """Give the event of an exchange; of a plain one by a form, which holds what others have in common."""
+        caller = admission.caller
+        if caller is None or not closing.is_plain(admission, receipt):
+            return encode(closing.usage_event(self._policy, admission, method, receipt))
+        route = admission.route
+        kind = (id(route), id(caller), method)
+        form = self._forms.get(kind)
+        if form is None:  # it keeps the route and the caller, and so their ids
+            form = closing.form(self._policy, route, caller, method)
+            self._forms.put(kind, form)
+        return form.fill(
+            admission.rid,
+            admission.now_us,
+            receipt.status,
+            receipt.request_bytes,
+            receipt.response_bytes,
+            receipt.duration_us,
+        )
 
     def close_empty(self, admission: Admission, receipt: Receipt) -> Settle | None:
         """Give what is booked for a part in which nothing passed, and which has no event."""
+        for share in admission.shares:
+            share.lease.end(charged=closing.is_charged(self._policy, admission, receipt))
         settlement = closing.settlement(self._policy, admission, receipt)
         packed = self._trail.packed(settlement, admission.asked_us)
         if settlement is not None and packed:

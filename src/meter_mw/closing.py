@@ -7,8 +7,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from meter_mw.admission import Admission, Answer
-from meter_mw.core import reached
 from meter_mw.events import Form
+from meter_mw.judging import reached
 from meter_mw.model import THRESHOLD_EVENT, Count, Receipt, RequestId, UsageEvent
 from meter_mw.policy.terms import digest_of
 from meter_mw.quota import AT_REST, Cap, Rate, Span
@@ -46,6 +46,32 @@ def is_charged(policy: Policy, admission: Admission, receipt: Receipt) -> bool:
     if receipt.refused:
         return False
     return receipt.status == 0 or policy.rules_of(admission.route).charges(receipt.status)
+
+
+def is_settled(policy: Policy, admission: Admission, receipt: Receipt) -> bool:
+    """Say whether the store charged at admission all that a request came to: nothing is to be sent then.
+
+    A rate keeps what it took, whatever became of the request.
+    """
+    if not admission.standings or admission.would_deny or any(line.held for line in admission.lines):
+        return False
+    return is_charged(policy, admission, receipt) or not any(
+        isinstance(line.limit.quota, Cap) for line in admission.lines
+    )
+
+
+def is_plain(admission: Admission, receipt: Receipt) -> bool:
+    """Say whether there is nothing to remark of a request, so that a form has room for its event."""
+    return not (
+        receipt.reported
+        or receipt.request_messages
+        or receipt.response_messages
+        or receipt.limited_by
+        or receipt.refused
+        or admission.overage
+        or admission.would_deny
+        or admission.first is not None
+    )
 
 
 def used(line: Line, receipt: Receipt, *, charged: bool = True) -> int:

@@ -4,40 +4,44 @@ Rule 1: a generator here is a conversation, held by a driver with blocking or wi
 below the edges yields for another reason.
 Rule 2: what happens while the store is away is policy, written here once: its failure is thrown in.
 Rule 3: no clock, no I/O, no framework, no third party.
+Rule 4: what is lent to this process is taken before the store is asked for the rest, and given back where the
+request is not served.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from meter_mw.admission import Admission, Answer, Reached, Refused, Standing
+from meter_mw.admission import Admission, Answer, Refused
+from meter_mw.charging import charges_of, window_of
 from meter_mw.identifying import NOBODY, identify
-from meter_mw.model import MESSAGES, Count, Request, RequestId
-from meter_mw.periods import calendar
+from meter_mw.judging import judged, standing
+from meter_mw.model import Count
 from meter_mw.policy.paths import OddPath
-from meter_mw.policy.policy import NO_ROUTE, Caller, Mode, Policy, Route
-from meter_mw.policy.terms import Exemption, Failure, Line, Scope
-from meter_mw.quota import Cap, Rate, Slots
-from meter_mw.stores.port import Admit, Charge, NotAsked, Reading, StoreUnavailable, Tally, Verdict
+from meter_mw.policy.policy import NO_ROUTE, Mode
+from meter_mw.policy.terms import Exemption, Failure
+from meter_mw.quota import Cap, OnDeny
+from meter_mw.ready import Readies
+from meter_mw.stores.port import Admit, NotAsked, StoreUnavailable, Tally, Verdict
 from meter_mw.talk import FENCE, ROUNDS, Price
 
 if TYPE_CHECKING:
-    from meter_mw.periods import Windows
-    from meter_mw.policy.terms import Limit
-    from meter_mw.talk import Conversation
+    from collections.abc import Sequence
 
-_SLOT_WAIT_US = 1_000_000
-"""When to come back for a slot: nobody knows how long those in flight take."""
+    from meter_mw.admission import Standing
+    from meter_mw.leasing.pool import Share
+    from meter_mw.model import Request, RequestId
+    from meter_mw.policy.policy import Caller, Policy, Route
+    from meter_mw.policy.terms import Limit
+    from meter_mw.ready import Part, Ready
+    from meter_mw.stores.port import Charge
+    from meter_mw.talk import Conversation
 
 UNRECORDED = "the usage of this key cannot be recorded at the moment"
 
 LEARNING = "the usage of this key is being brought back"
 """What a client is told whose cap cannot be relied on yet."""
-
-_OWN_ZONE = (Scope.KEY, Scope.SUBJECT, Scope.ACCOUNT)
-"""Whose caps follow the zone and the anchor of the key; wider pools follow those of the policy."""
 
 
 def admit(
@@ -46,13 +50,15 @@ def admit(
     rid: RequestId,
     now_us: int,
     *,
+    readies: Readies | None = None,
     records: bool = True,
     learning: bool = False,
 ) -> Conversation[Admission]:
     """Decide one request; `now_us` is the best guess at the store's time.
 
-    Without `records` there is no place for what it comes to, and nothing is served that is to be counted.
-    While the store is `learning` what it has lost, a hard cap answers as if it were away.
+    `readies` keep what requests ask for, and lend it where there are leases. Without `records` there is no
+    place for what it comes to, and nothing is served that is to be counted. While the store is `learning`
+    what it has lost, a hard cap answers as if it were away.
     """
     shadow = policy.mode is Mode.SHADOW
     try:
@@ -75,21 +81,97 @@ def admit(
     if request.is_preflight and caller.key is None:
         return Admission(Answer.ALLOWED, rid, now_us, _free(route, policy), caller)
     route = yield from _priced(route, request)
-    lines: tuple[Line, ...] = ()
+    asked = Admission(Answer.ALLOWED, rid, now_us, route, caller, sized=request.declared is not None)
     if Exemption.COUNTED not in (route.exemption, caller.exemption):
-        lines = tuple(
-            _sized(line, request) for line in policy.lines(route, caller, now_us) if _bears(line, request)
+        ready = (readies or Readies(policy)).of(route, caller, request, now_us)
+        asked = yield from _judge(policy, asked, ready, learning=learning and not shadow)
+    return asked
+
+
+def at_once(policy: Policy, ready: Ready, rid: RequestId, now_us: int) -> Admission | None:
+    """Decide a request for which nobody need be asked: from leases, or as it was refused a moment ago."""
+    drawn = ready.draw(now_us)
+    if None not in drawn:
+        return _lent(rid, now_us, ready, drawn)
+    _give_back(drawn)
+    asked = Admission(Answer.ALLOWED, rid, now_us, ready.route, ready.caller)
+    return _refused_again(policy, asked, ready)
+
+
+def _judge(policy: Policy, asked: Admission, ready: Ready, *, learning: bool) -> Conversation[Admission]:
+    if learning and any(_is_unsure(line.limit) for line in ready.asked.lines):
+        return asked._replace(lines=ready.asked.lines, answer=Answer.UNAVAILABLE, reason=LEARNING)
+    refused = _refused_again(policy, asked, ready)
+    if refused is not None:
+        return refused
+    drawn = ready.draw(asked.now_us)
+    part = ready.part(drawn)
+    if not part.lines:
+        return _lent(asked.rid, asked.now_us, ready, drawn)
+    try:
+        admission = yield from _decide(
+            policy, asked._replace(lines=part.lines), ready.caller, ready=(ready, part)
         )
-    sized = request.declared is not None
-    asked = Admission(Answer.ALLOWED, rid, now_us, route, caller, lines, sized=sized)
-    return (yield from _judge(policy, asked, caller, learning=learning)) if lines else asked
+    except BaseException:
+        _give_back(drawn)
+        raise
+    if not admission.serves:
+        _give_back(drawn)
+    elif any(drawn):
+        return _with_lent(admission, ready, part, drawn)
+    return admission
 
 
-def _judge(policy: Policy, asked: Admission, caller: Caller, *, learning: bool) -> Conversation[Admission]:
-    enforces = policy.mode is Mode.ENFORCE
-    if learning and enforces and any(_is_unsure(line.limit) for line in asked.lines):
-        return asked._replace(answer=Answer.UNAVAILABLE, reason=LEARNING)
-    return (yield from _decide(policy, asked, caller))
+def _lent(rid: RequestId, now_us: int, ready: Ready, drawn: Sequence[Share | None]) -> Admission:
+    """Serve a request from what was lent to this process."""
+    standings = _standings(ready, drawn, now_us)
+    shares = tuple([share for share in drawn if share is not None])
+    return Admission(
+        Answer.ALLOWED, rid, now_us, ready.route, ready.caller, standings=standings, shares=shares
+    )
+
+
+def _with_lent(admission: Admission, ready: Ready, part: Part, drawn: Sequence[Share | None]) -> Admission:
+    """Say of a request that the store admitted in part how it stands with all limits, in their order."""
+    shares = tuple(share for share in drawn if share is not None)
+    if not admission.standings:
+        return admission._replace(shares=shares)
+    asked = dict(zip(part.places, admission.standings, strict=True))
+    taken = iter(_standings(ready, drawn, admission.now_us))
+    standings = (asked[place] if place in asked else next(taken) for place in range(len(ready.asked.lines)))
+    return admission._replace(shares=shares, standings=tuple(standings))
+
+
+def _standings(ready: Ready, drawn: Sequence[Share | None], now_us: int) -> tuple[Standing, ...]:
+    """Say how a caller stands with what was lent, in the order of the limits."""
+    lines, found = ready.asked.lines, []
+    for (places, pool), share in zip(ready.purses, drawn, strict=True):
+        if pool is not None and share is not None:
+            readings = pool.readings(share, now_us)
+            for place, charge, reading in zip(places, pool.charges, readings, strict=True):
+                found.append((place, standing(lines[place], charge, reading, now_us)))
+    if len(ready.purses) > 1:
+        found.sort(key=_place)
+    return tuple([how for _, how in found])
+
+
+def _place(found: tuple[int, Standing]) -> int:
+    return found[0]
+
+
+def _give_back(drawn: Sequence[Share | None]) -> None:
+    for share in drawn:
+        if share is not None:
+            share.lease.give_back()
+
+
+def _refused_again(policy: Policy, asked: Admission, ready: Ready) -> Admission | None:
+    """Refuse what the store refused a moment ago, where that goes on and refusals count for nothing."""
+    again = ready.denied(asked.now_us)
+    if again is None or policy.rules_of(ready.route).on_deny is not OnDeny.NONE:
+        return None
+    part, tally = again
+    return judged(asked._replace(lines=part.lines), part.charges, tally)
 
 
 def _is_unsure(limit: Limit) -> bool:
@@ -109,28 +191,23 @@ def _priced(route: Route, request: Request) -> Conversation[Route]:
     if route.pricing is None:
         return route
     costs = yield Price(route, request)
-    return replace(route, costs=costs) if isinstance(costs, tuple) else route
-
-
-def _bears(line: Line, request: Request) -> bool:
-    """Whether a limit says anything of a request: one on messages is for WebSockets."""
-    return request.is_socket or line.limit.meter.count not in MESSAGES
-
-
-def _sized(line: Line, request: Request) -> Line:
-    """Give the line with what the request declares of its body, which all has to fit."""
-    if line.limit.meter.count is not Count.REQUEST_BYTES or request.declared is None:
-        return line
-    return replace(line, need=request.declared, take=request.declared)
+    if isinstance(costs, tuple) and not isinstance(costs, Tally):
+        return replace(route, costs=costs)
+    return route
 
 
 def _decide(
-    policy: Policy, asked: Admission, caller: Caller, after: RequestId | None = None
+    policy: Policy,
+    asked: Admission,
+    caller: Caller,
+    *,
+    ready: tuple[Ready, Part] | None = None,
+    after: RequestId | None = None,
 ) -> Conversation[Admission]:
     now_us = asked.now_us
     on_deny = policy.rules_of(asked.route).on_deny
+    charges = charges_of(policy, asked.lines, caller, now_us) if ready is None else ready[1].charges
     for _ in range(ROUNDS):
-        charges = charges_of(policy, asked.lines, caller, now_us)
         fence_us = now_us + FENCE * policy.deadline_us
         try:
             tally = yield Admit(asked.rid, caller.tag, fence_us, charges, policy.lease_us, on_deny, after)
@@ -141,9 +218,12 @@ def _decide(
             asked = asked._replace(asked_us=now_us)
             break
         now_us = tally.now_us
-        if tally.verdict in (Verdict.ADMITTED, Verdict.DENIED):
-            return _judged(asked, charges, tally)
-    return _without_store(policy, asked, charges_of(policy, asked.lines, caller, now_us), now_us)
+        if tally.verdict is Verdict.ADMITTED or tally.verdict is Verdict.DENIED:
+            if ready is not None and charges is ready[1].charges:
+                ready[0].saw(ready[1], tally)
+            return judged(asked, charges, tally)
+        charges = charges_of(policy, asked.lines, caller, now_us)
+    return _without_store(policy, asked, charges, now_us)
 
 
 def continued(policy: Policy, asked: Admission, after: RequestId | None) -> Conversation[Admission]:
@@ -154,35 +234,7 @@ def continued(policy: Policy, asked: Admission, after: RequestId | None) -> Conv
     caller = asked.caller
     if caller is None or not asked.lines:
         return asked
-    return (yield from _decide(policy, asked, caller, after))
-
-
-def charges_of(policy: Policy, lines: tuple[Line, ...], caller: Caller, now_us: int) -> tuple[Charge, ...]:
-    """Give what is asked of the store; `now_us` is the best guess at its time."""
-    return tuple(
-        _charge(
-            line,
-            _windows(policy, line.limit, caller, now_us),
-            line.holder or caller.holder(line.limit.scope),
-        )
-        for line in lines
-    )
-
-
-def _windows(policy: Policy, limit: Limit, caller: Caller, now_us: int) -> Windows | None:
-    """Give the boundaries of a cap's periods around now, in the zone and from the anchor that it follows."""
-    if not isinstance(limit.quota, Cap):
-        return None
-    own = limit.scope in _OWN_ZONE
-    zone, anchor = (caller.timezone, caller.anchor) if own else (policy.timezone, None)
-    return calendar(limit.quota.period, zone, anchor, policy.week_start).windows(now_us)
-
-
-@lru_cache(maxsize=4_096)
-def _charge(line: Line, windows: Windows | None, holder: str) -> Charge:
-    """Give one charge; the same is asked again and again while its window lasts."""
-    limit = line.limit
-    return Charge(limit.id, limit.quota, line.need, line.take, windows, line.held, limit.shadow, holder)
+    return (yield from _decide(policy, asked, caller, after=after))
 
 
 def _without_store(policy: Policy, asked: Admission, charges: tuple[Charge, ...], now_us: int) -> Admission:
@@ -201,74 +253,3 @@ def _without_store(policy: Policy, asked: Admission, charges: tuple[Charge, ...]
         granted=(),
         reason="the usage of this key cannot be checked at the moment",
     )
-
-
-def window_of(charge: Charge, now_us: int) -> int:
-    """Give where the window opens that counts now."""
-    for opening in reversed(charge.windows or (0,)):
-        if opening <= now_us:
-            return opening
-    return 0
-
-
-def _judged(asked: Admission, charges: tuple[Charge, ...], tally: Tally) -> Admission:
-    standings, windows, granted = [], [], []
-    unfit, overage = [], []
-    found: list[Reached] = []
-    for line, charge, reading in zip(asked.lines, charges, tally.readings, strict=True):
-        how = standing(line, charge, reading, tally.now_us)
-        standings.append(how)
-        windows.append(how.start_us)
-        granted.append(reading.granted if how.used is not None else charge.take)
-        if how.wait_us != 0:
-            unfit.append(how)
-        if reading.overage and not line.limit.shadow:
-            overage.append((line.limit.name, reading.overage))
-        if reading.warned[1]:
-            found += reached(line, reading.warned, reading)
-    return Admission(
-        Answer.DENIED if tally.verdict is Verdict.DENIED else Answer.ALLOWED,
-        asked.rid,
-        tally.now_us,
-        asked.route,
-        asked.caller,
-        asked.lines,
-        charges,
-        tuple(windows),
-        tuple(granted),
-        tuple(standings),
-        denied_by=tuple(each for each in unfit if not each.line.limit.shadow),
-        would_deny=tuple(each for each in unfit if each.line.limit.shadow),
-        overage=tuple(overage),
-        reached=tuple(found),
-        first=asked.first,
-        part=asked.part,
-        sized=asked.sized,
-        asked_us=tally.now_us if tally.verdict is Verdict.ADMITTED else 0,
-    )
-
-
-def reached(line: Line, warned: tuple[int, int], reading: Reading) -> tuple[Reached, ...]:
-    """Give the thresholds that a count has reached just now."""
-    quota = line.limit.quota
-    if warned[0] >= warned[1] or not isinstance(quota, Cap) or line.limit.shadow:
-        return ()
-    found = (each for each in quota.warn if warned[0] < each <= warned[1])
-    return tuple(Reached(line, each, reading.state.whole) for each in found)
-
-
-def standing(line: Line, charge: Charge, reading: Reading, now_us: int) -> Standing:
-    """Say in units and waits what a reading means to the caller."""
-    quota = charge.quota
-    if isinstance(quota, Rate):
-        wait_us = 0 if reading.fits else quota.wait_us(reading.state, now_us, charge.need)
-        return Standing(
-            line, quota.remaining(reading.state, now_us), quota.reset_us(reading.state, now_us), wait_us
-        )
-    used = reading.state.part
-    if isinstance(quota, Slots):
-        wait = 0 if reading.fits else _SLOT_WAIT_US if charge.need <= quota.units else None
-        return Standing(line, quota.remaining(used), None, wait, used)
-    reset_us = max(0, reading.until_us - now_us)
-    wait = 0 if reading.fits else reset_us if charge.need <= quota.most else None
-    return Standing(line, quota.remaining(used), reset_us, wait, used, reading.state.whole)

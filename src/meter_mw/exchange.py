@@ -50,31 +50,19 @@ class Exchange:
     while one part makes way for the next: what is held is held twice then.
     """
 
-    __slots__ = (
-        "_declared",
-        "_late",
-        "_lock",
-        "_policy",
-        "_reported",
-        "_told",
-        "admission",
-        "bodiless",
-        "ended",
-        "is_turning",
-        "limited_by",
-        "method",
-        "part_us",
-        "refusal",
-        "request_bytes",
-        "request_messages",
-        "request_messages_room",
-        "request_room",
-        "response_bytes",
-        "response_messages",
-        "response_messages_room",
-        "response_room",
-        "status",
-    )
+    is_turning = False
+    ended = False
+    bodiless = False
+    status = 0
+    request_bytes = response_bytes = 0
+    request_messages = response_messages = 0
+    request_room = response_room = UNBOUNDED
+    request_messages_room = response_messages_room = UNBOUNDED
+    limited_by: tuple[str, ...] = ()
+    refusal: Admission | None = None
+    _declared: int | None = None
+    _told = (0, 0, 0, 0)
+    _is_bounded = False
 
     def __init__(
         self,
@@ -89,25 +77,18 @@ class Exchange:
         self.part_us = started_us
         self._late = late
         self._lock = threading.Lock()
-        self.is_turning = False
         self._reported: dict[str, int] = {}
-        self._told = (0, 0, 0, 0)
-        self._declared: int | None = None
-        self.request_bytes = 0
-        self.response_bytes = 0
-        self.request_messages = 0
-        self.response_messages = 0
-        self.status = 0
-        self.bodiless = False
-        self.ended = False
-        self.limited_by: tuple[str, ...] = ()
-        self.refusal: Admission | None = None
-        self._take_up(admission)
+        self.admission = admission
+        if admission.lines:
+            self._take_up(admission)
 
     def _take_up(self, admission: Admission) -> None:
         """Go on under this admission: what it was granted may pass on top of what is told already."""
         self.admission = admission
         granted = rooms(admission)
+        if not (granted or self._is_bounded):
+            return
+        self._is_bounded = True
         received, sent, asked, told = self._told
         self.request_room = received + granted.get(Count.REQUEST_BYTES, UNBOUNDED)
         self.response_room = sent + granted.get(Count.RESPONSE_BYTES, UNBOUNDED)
@@ -186,8 +167,8 @@ class Exchange:
         (RFC 9110, sections 6.4.1 and 9.3.2).
         """
         self.status = status
-        declares = length is not None and length.isdecimal() and len(length) <= _LONGEST_LENGTH
-        self._declared = int(length) if length is not None and declares else None
+        is_number = length is not None and length.isdecimal() and len(length) <= _LONGEST_LENGTH
+        self._declared = int(length) if length is not None and is_number else None
         self.bodiless = self.method == "HEAD" or status in _BODILESS or status < 200
 
     def hear(self, values: Callable[[str], Sequence[str]]) -> tuple[str, ...]:
@@ -233,6 +214,24 @@ class Exchange:
         """Count units that pass in any case."""
         with self._lock:
             self._add(count, units)
+
+    def comes(self, size: int) -> bool:
+        """Count the next `size` bytes of request body, if there is room; say whether there is."""
+        with self._lock:
+            total = self.request_bytes + size
+            if total > self.request_room:
+                return False
+            self.request_bytes = total
+            return True
+
+    def goes(self, size: int) -> bool:
+        """Count the next `size` bytes of response body, if there is room; say whether there is."""
+        with self._lock:
+            total = self.response_bytes + size
+            if total > self.response_room:
+                return False
+            self.response_bytes = total
+            return True
 
     def claims(self, *passing: Passing) -> bool:
         """Count all that is about to pass, or nothing where one of it has no room; say whether.
@@ -336,17 +335,18 @@ class Exchange:
         return (self.request_bytes, self.response_bytes, self.request_messages, self.response_messages)
 
     def _receipt(self, totals: tuple[int, int, int, int], now_us: int, status: int) -> Receipt:
-        counts = [now - told for now, told in zip(totals, self._told, strict=True)]
+        received, sent, asked, answered = totals
+        told = self._told
         return Receipt(
-            request_bytes=counts[0],
-            response_bytes=counts[1],
-            reported=dict(self._reported),
-            status=status,
-            duration_us=max(0, now_us - self.part_us),
-            request_messages=counts[2],
-            response_messages=counts[3],
-            limited_by=self.limited_by,
-            refused=self.refusal is not None,
+            received - told[0],
+            sent - told[1],
+            dict(self._reported),
+            status,
+            max(0, now_us - self.part_us),
+            asked - told[2],
+            answered - told[3],
+            self.limited_by,
+            self.refusal is not None,
         )
 
 

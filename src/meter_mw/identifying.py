@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import marshal
+import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meter_mw.admission import Answer, Refused
 from meter_mw.policy.identity import (
     AmbiguousCredential,
+    BearerKey,
     QueryKey,
     anonymous_subject,
     find_credential,
@@ -15,6 +19,7 @@ from meter_mw.policy.identity import (
 )
 from meter_mw.policy.policy import Unknown
 from meter_mw.policy.terms import KeyEntry
+from meter_mw.recent import Recent
 from meter_mw.talk import KeyEnded, Resolve, ResolverUnavailable
 
 if TYPE_CHECKING:
@@ -74,3 +79,52 @@ def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[
     if policy.identity.unknown is Unknown.POOL:
         return replace(policy.stranger(_POOLED), key=key)
     return policy.stranger(key, key=key)
+
+
+_MOST_KNOWN = 8_192
+"""Callers that are known again by the words of their requests, at least as many as this."""
+
+
+class Acquaintances:
+    """Callers that are known again by what their requests say of them, without looking it up anew.
+
+    What they say is kept as a digest under a secret of this process, as it holds their keys. Callers whom a
+    resolver or a registry describes are asked for each time, as what those say changes.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._secret = secrets.token_bytes(32)
+        places = policy.identity.places
+        self._fields = tuple(
+            dict.fromkeys(
+                "authorization" if isinstance(place, BearerKey) else place.name
+                for place in places
+                if not isinstance(place, QueryKey)
+            )
+        )
+        self._reads_query = any(isinstance(place, QueryKey) for place in places)
+        self._changes = policy.resolver is not None or policy.registry
+        self._known: Recent[bytes, Caller] = Recent(_MOST_KNOWN)
+
+    def find(self, request: Request) -> Caller | None:
+        """Give who made a request, where one that said the same of its caller was here lately."""
+        found = self._known.get(self._words(request))
+        if found is None and self._policy.identity.anonymous is not None:
+            found = self._known.get(self._words(request, with_address=True))
+        return found
+
+    def meet(self, request: Request, caller: Caller) -> None:
+        """Be told who made a request."""
+        if caller.key is None:
+            self._known.put(self._words(request, with_address=True), caller)
+        elif not self._changes or self._policy.listed(caller.key) is caller:
+            self._known.put(self._words(request), caller)
+
+    def _words(self, request: Request, *, with_address: bool = False) -> bytes:
+        said: list[object] = [request.field(name) for name in self._fields]
+        if self._reads_query:
+            said.append(request.query)
+        if with_address:
+            said += (request.peer, request.field("x-forwarded-for"))
+        return hashlib.blake2b(marshal.dumps(said, 2), key=self._secret, digest_size=16).digest()

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meter_mw.admission import Admission, Answer
-from meter_mw.core import charges_of, standing, window_of
+from meter_mw.charging import charges_of, window_of
+from meter_mw.judging import standing
 from meter_mw.model import LARGEST_COST, MESSAGES, Count, RequestId
 from meter_mw.policy.terms import Failure, OnExhausted
 from meter_mw.quota import Rate

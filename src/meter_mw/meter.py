@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from meter_mw import core, reporting
 from meter_mw.admission import Answer
@@ -22,11 +22,13 @@ from meter_mw.exchange import Exchange
 from meter_mw.gate import Gate
 from meter_mw.journal import Forwarder, Journal
 from meter_mw.keeping import Keeper
+from meter_mw.leasing.lessor import Lessor
 from meter_mw.policy.delivery import Forwarding, Reap
 from meter_mw.policy.loader import load
 from meter_mw.policy.policy import StoreCheck
 from meter_mw.policy.problems import PolicyError, Problem
 from meter_mw.quota import Slots
+from meter_mw.ready import Readies
 from meter_mw.recovery.recoverer import Recoverer
 from meter_mw.recovery.trail import Trail
 from meter_mw.resolving import ResolverDesk
@@ -38,6 +40,7 @@ from meter_mw.stores.checking import Examined, findings
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.settler import DirectSettler, Settler
 from meter_mw.turning import Turner
+from meter_mw.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,6 +97,9 @@ class Meter:
         self._trail.made = self._recoverer.start
         resolver = ResolverDesk(self.policy, self._store, self._async_store)
         self._driver = Driver(self.policy, stores, resolver, self._trail, back=self._recoverer.wake)
+        self._lessor = Lessor(self.policy, stores, self._trail)
+        self._readies = Readies(self.policy, self._lessor.pool)
+        self._turnstile = Turnstile(self.policy, self._readies)
         retention = events.retention_us / 1_000_000
         sinks = open_sinks(self.policy) if events.forwarder is Forwarding.THREAD else []
         self._forwarder = Forwarder(self._journal, sinks, retention=retention)
@@ -103,9 +109,11 @@ class Meter:
         self._keeper = Keeper(
             self.policy.checkpoint_us, self._turner.turn, self._books.glance if bills else None
         )
-        parts = (self._settler, self._recoverer, self._forwarder, self._journal, self._store)
+        self._parts = _Parts(
+            self._lessor, self._settler, self._recoverer, self._forwarder, self._journal, self._store
+        )
         # Runs when this meter is collected, and at the latest when the interpreter exits.
-        self._closing = weakref.finalize(self, _close, *parts, timeout=FLUSH_S)
+        self._closing = weakref.finalize(self, _close, self._parts, timeout=FLUSH_S)
         _exit_on_sigterm()
 
     def start(self) -> None:
@@ -113,23 +121,40 @@ class Meter:
         self._forwarder.start()
         self._recoverer.start()
 
+    def admit_at_once(self, request: Request) -> Admission | None:
+        """Decide a request for which nobody need be asked; `None` where it has to be admitted."""
+        if not self._books.takes_requests or self._recoverer.learning:
+            return None
+        return self._turnstile.admit(request, self._store.now_us())
+
     def admit(self, request: Request) -> Admission:
         """Decide a request, waiting for the store at most as long as the policy says."""
+        admission = self.admit_at_once(request)
+        if admission is not None:
+            return admission
         now_us = self._store.now_us()
-        return self._concluded(self._driver.drive(self._talk(request, now_us)))
+        return self._concluded(request, self._driver.drive(self._talk(request, now_us)))
 
     async def aadmit(self, request: Request) -> Admission:
         """Decide a request without holding up the event loop."""
         now_us = (self._async_store or self._store).now_us()
-        return self._concluded(await self._driver.adrive(self._talk(request, now_us)))
+        return self._concluded(request, await self._driver.adrive(self._talk(request, now_us)))
 
     def _talk(self, request: Request, now_us: int) -> Conversation[Admission]:
         records, learning = self._books.takes_requests, self._recoverer.learning
-        rid = new_rid(now_us)
-        return core.admit(self.policy, request, rid, now_us, records=records, learning=learning)
+        return core.admit(
+            self.policy,
+            request,
+            new_rid(now_us),
+            now_us,
+            readies=self._readies,
+            records=records,
+            learning=learning,
+        )
 
-    def _concluded(self, admission: Admission) -> Admission:
+    def _concluded(self, request: Request, admission: Admission) -> Admission:
         """Take back what an admission without an answer may have been charged; tell what it reached."""
+        self._turnstile.meet(request, admission)
         if admission.answer is Answer.UNAVAILABLE and admission.charges:
             self._books.cancel(admission)
         if admission.reached:
@@ -221,7 +246,7 @@ class Meter:
     def flush(self, timeout: float = FLUSH_S) -> bool:
         """Have all that waits settled and delivered, within `timeout` seconds; say whether it is."""
         until = time.monotonic() + timeout
-        settled = self._settler.flush(timeout)
+        settled = self._lessor.flush(timeout) and self._settler.flush(max(0.0, until - time.monotonic()))
         return self._forwarder.flush(max(0.0, until - time.monotonic())) and settled
 
     async def aflush(self, timeout: float = FLUSH_S) -> bool:  # noqa: ASYNC109 - it bounds a thread
@@ -235,29 +260,30 @@ class Meter:
         """Flush, then stop the threads and close the files, within `timeout` seconds altogether."""
         self._keeper.close()
         if self._closing.detach():
-            parts = (self._settler, self._recoverer, self._forwarder, self._journal, self._store)
-            _close(*parts, timeout=timeout)
+            _close(self._parts, timeout=timeout)
 
 
 def _settler(store: Store, trail: Trail) -> Settler:
     return Settler(store, record=trail, put_aside=trail.put_aside)
 
 
-def _close(
-    settler: Settler | DirectSettler,
-    recoverer: Recoverer,
-    forwarder: Forwarder,
-    journal: Journal,
-    store: Store,
-    *,
-    timeout: float,
-) -> None:
+class _Parts(NamedTuple):
+    """What is closed with a meter, in this order."""
+
+    lessor: Lessor
+    settler: Settler | DirectSettler
+    recoverer: Recoverer
+    forwarder: Forwarder
+    journal: Journal
+    store: Store
+
+
+def _close(parts: _Parts, *, timeout: float) -> None:
     until = time.monotonic() + timeout
-    settler.close(timeout)
-    recoverer.close(max(0.0, until - time.monotonic()))
-    forwarder.close(max(0.0, until - time.monotonic()))
-    journal.close()
-    store.close()
+    for part in (parts.lessor, parts.settler, parts.recoverer, parts.forwarder):
+        part.close(max(0.0, until - time.monotonic()))
+    parts.journal.close()
+    parts.store.close()
 
 
 def _exit_on_sigterm() -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meter_mw.admission import Admission, Answer, Refused, Standing
-from meter_mw.core import charges_of, standing
+from meter_mw.charging import charges_of
 from meter_mw.identifying import identify
+from meter_mw.judging import standing
 from meter_mw.policy.policy import NO_ROUTE
 from meter_mw.policy.terms import Exemption, Scope
 from meter_mw.quota import Cap

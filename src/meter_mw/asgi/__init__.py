@@ -69,23 +69,24 @@ class MeterMiddleware:
             await self._metered(scope, receive, send)
 
     async def _metered(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = facts(scope)
-        admission = await self.meter.aadmit(request)
+        request, meter = facts(scope), self.meter
+        admission = meter.admit_at_once(request)
+        if admission is None:
+            admission = await meter.aadmit(request)
         if not admission.serves:
-            await refuse(self.meter, admission, scope, receive, send)
+            await refuse(meter, admission, scope, receive, send)
             return
-        exchange = scope[MARK] = self.meter.exchange(admission, request.method)
-        scope[METER] = self.meter
+        exchange = scope[MARK] = meter.exchange(admission, request.method)
+        scope[METER] = meter
         outer = enter(exchange)
         try:
-            if scope["type"] == "http":
-                send = leaving(send, exchange, outer)
+            is_http = scope["type"] == "http"
             if admission.answer is Answer.EXEMPT:
-                await self.app(scope, receive, send)
-            elif scope["type"] == "http":
-                await HttpExchange(self.meter, exchange, scope, receive, send).run(self.app)
+                await self.app(scope, receive, leaving(send, exchange, outer) if is_http else send)
+            elif is_http:
+                await HttpExchange(meter, exchange, outer, scope, receive, send).run(self.app)
             else:
-                await Socket(self.meter, exchange, scope, receive, send).run(self.app)
+                await Socket(meter, exchange, scope, receive, send).run(self.app)
         finally:
             enter(outer)
 

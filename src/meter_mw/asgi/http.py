@@ -7,16 +7,16 @@ import logging
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import MutableHeaders
-
 from meter_mw.asgi.answers import answer, dress, is_http1
 from meter_mw.asgi.bodies import BODIES, first_of, size_of
-from meter_mw.asgi.ending import Stopped
+from meter_mw.asgi.ending import Stopped, last, leaving
 from meter_mw.asgi.inbox import Inbox
 from meter_mw.journal import NotDurable
 from meter_mw.model import Count
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from meter_mw.admission import Admission
@@ -41,9 +41,23 @@ class HttpExchange:
     make a broken transfer of.
     """
 
-    def __init__(self, meter: Meter, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    __slots__ = (
+        "_exchange", "_has_rest", "_inbox", "_is_cut", "_meter", "_outer", "_refused", "_scope", "_send",
+        "_unheard",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0917 - what ASGI hands over, and the exchange with the one around it
+        self,
+        meter: Meter,
+        exchange: Exchange,
+        outer: Exchange | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         self._meter = meter
         self._exchange = exchange
+        self._outer = outer
         self._scope = scope
         self._inbox = Inbox(receive)
         self._send = send
@@ -54,11 +68,13 @@ class HttpExchange:
 
     async def run(self, app: ASGIApp) -> None:
         """Serve the request; what an app raises as it was stopped is not the server's to hear."""
+        exchange = self._exchange
         try:
             await app(self._scope, self.receive, self.send)
             if self._refused is not None:
                 await self._answer()
-            await self._end(500)
+            if not exchange.ended:
+                await self._end(500)
         except Exception:
             if not self._is_stopped:
                 await self._end(500)
@@ -67,7 +83,8 @@ class HttpExchange:
             await self._answer()
         finally:
             self._inbox.close()
-            self._meter.abandon(self._exchange)
+            if not exchange.ended:
+                self._meter.abandon(exchange)
 
     @property
     def _is_stopped(self) -> bool:
@@ -82,26 +99,29 @@ class HttpExchange:
 
     async def _conclude(self) -> None:
         """Close the count before the last byte leaves; where it may not leave, nothing more does."""
-        try:
-            await self._meter.aconclude(self._exchange)
-        except NotDurable:
-            self._is_cut = True
-            raise
+        booked = self._meter.finish(self._exchange)
+        if booked is not None:
+            try:
+                await self._meter.arelease(self._exchange, booked)
+            except NotDurable:
+                self._is_cut = True
+                raise
 
     async def receive(self) -> Message:
         """Give the app its next message, if that fits."""
         if self._is_stopped:
             return _gone()
         message = await self._inbox.take()
-        try:
-            size = len(message.get("body", b""))
-            room = await self._meter.gate.alets(self._exchange, (Count.REQUEST_BYTES, size), refuses=True)
-        except BaseException:
-            self._inbox.put_back(message)
-            raise
-        if room is not None:
-            await self._stop_reading(room, message)
-            return _gone()
+        size = len(message.get("body", b""))
+        if not self._exchange.comes(size):
+            try:
+                room = await self._meter.gate.alets(self._exchange, (Count.REQUEST_BYTES, size), refuses=True)
+            except BaseException:
+                self._inbox.put_back(message)
+                raise
+            if room is not None:
+                await self._stop_reading(room, message)
+                return _gone()
         return message
 
     async def _stop_reading(self, room: Room, unread: Message) -> None:
@@ -122,21 +142,19 @@ class HttpExchange:
             fields = (*fields, ("Connection", "close"))
         exchange.status = refusal.status
         await self._conclude()
-        await answer(refusal.status, fields, body, self._scope, self._send)
+        send = leaving(self._send, exchange, self._outer)
+        await answer(refusal.status, fields, body, self._scope, send)
 
     async def send(self, message: Message) -> None:
         """Hand a message of the app to the server, if it fits."""
         if self._is_stopped:
             await self._swallow(message)
-            return
-        if message["type"] == "http.response.start":
-            message = await self._begin(message)
         elif message["type"] in BODIES:
             await self._pass(message)
-        await self._send(message)
-        if self._unheard >= _LISTEN_EVERY:
-            self._unheard = 0
-            await asyncio.sleep(0)
+        elif message["type"] == "http.response.start":
+            await self._send(await self._begin(message))
+        else:
+            await self._send(message)
 
     async def _swallow(self, message: Message) -> None:
         """Let an app that was refused say its last to nobody; end its streams."""
@@ -146,27 +164,36 @@ class HttpExchange:
 
     async def _begin(self, message: Message) -> Message:
         exchange = self._exchange
-        headers = MutableHeaders(raw=list(message.get("headers", ())))
-        exchange.begin(message["status"], headers.get("content-length"))
-        dress(self._meter, exchange, headers, self._scope)
+        raw = list(message.get("headers", ()))
+        exchange.begin(message["status"], _length(raw))
+        dress(self._meter, exchange, raw, self._scope)
         if exchange.completes():
             await self._conclude()
-        return {**message, "headers": headers.raw}
+        return {**message, "headers": raw}
 
     async def _pass(self, message: Message) -> None:
-        """Count what a message carries, or break off where it does not fit."""
-        exchange, size = self._exchange, size_of(message)
+        """Count what a message carries and hand it on, or break off where it does not fit."""
+        exchange, size, more = self._exchange, size_of(message), message.get("more_body", False)
         if not self._inbox.gone:
             counted = exchange.clipped(size)
-            room = await self._meter.gate.alets(exchange, (Count.RESPONSE_BYTES, counted))
-            if room is not None:
-                await self._cut(room, message, counted)
-                raise Stopped("a limit has ended this response")
-        if exchange.completes() or not message.get("more_body", False):
-            await self._conclude()
+            if not exchange.goes(counted):
+                room = await self._meter.gate.alets(exchange, (Count.RESPONSE_BYTES, counted))
+                if room is not None:
+                    await self._cut(room, message, counted)
+                    raise Stopped("a limit has ended this response")
+        if exchange.completes() or not more:
+            if not exchange.ended:
+                await self._conclude()
         else:
             self._unheard += size
             self._inbox.watch()
+        if more:
+            await self._send(message)
+        else:
+            await last(message, self._send, exchange, self._outer)
+        if self._unheard >= _LISTEN_EVERY:
+            self._unheard = 0
+            await asyncio.sleep(0)
 
     async def _cut(self, room: Room, message: Message, counted: int) -> None:
         """Break off within a message: what was granted of it still passes."""
@@ -184,6 +211,14 @@ class HttpExchange:
         self._is_cut = True
         self._exchange.stopped(room.denied_by)
         await self._conclude()
+
+
+def _length(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+    """Give the Content-Length that an app declares; the first, where it gives several."""
+    for name, value in headers:
+        if name == b"content-length" or name.lower() == b"content-length":
+            return value.decode("latin-1")
+    return None
 
 
 def _gone() -> Message:

@@ -6,8 +6,6 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import MutableHeaders
-
 from meter_mw.asgi.answers import POLICY_VIOLATION, dress
 from meter_mw.asgi.ending import Stopped
 from meter_mw.journal import NotDurable
@@ -130,9 +128,9 @@ class Socket:
 
     def _begun(self, message: Message, status: int) -> Message:
         self._exchange.status = status
-        headers = MutableHeaders(raw=list(message.get("headers", ())))
-        dress(self._meter, self._exchange, headers, self._scope)
-        return {**message, "headers": headers.raw}
+        raw = list(message.get("headers", ()))
+        dress(self._meter, self._exchange, raw, self._scope)
+        return {**message, "headers": raw}
 
     async def _goes(self, message: Message) -> None:
         """Count a message to the client and send it; close the socket after it, or in its place."""

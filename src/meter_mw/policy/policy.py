@@ -41,6 +41,12 @@ _MOST_LINES = 65_536
 STRANGERS = 4096
 """Callers that no entry describes are kept ready for their next request, as many as this."""
 
+_PATHS = 8_192
+"""Paths whose route is kept ready, as many as this."""
+
+_LONGEST_PATH = 256
+"""Characters of a path that is worth keeping."""
+
 
 class Mode(Enum):
     """Whether denials are enforced, or decided and recorded only."""
@@ -193,13 +199,14 @@ class Policy:
     registry: bool = False
     recovery: Recovery = Recovery.LEARN
     store_check: StoreCheck = StoreCheck.WARN
+    speed: Speed = Speed.STRICT
     source: str = field(init=False)
     told_by_header: tuple[Meter, ...] = field(init=False)
     _matcher: Matcher[Route] = field(init=False, repr=False, compare=False)
     _callers: dict[str, Caller] = field(init=False, repr=False, compare=False)
     _described: Callable[[KeyEntry, str | None], Caller] = field(init=False, repr=False, compare=False)
     _strangers: Callable[[str, str | None, str | None], Caller] = field(init=False, repr=False, compare=False)
-    speed: Speed = Speed.STRICT
+    _routed: Callable[[str, str], Route | None] = field(init=False, repr=False, compare=False)
     _lines: dict[tuple[object, ...], tuple[Line, ...]] = field(init=False, repr=False, compare=False)
     _overridden: dict[tuple[object, ...], tuple[Limit, ...]] = field(init=False, repr=False, compare=False)
 
@@ -209,6 +216,7 @@ class Policy:
         object.__setattr__(self, "source", f"urn:meter-mw:{self.service}")
         object.__setattr__(self, "told_by_header", tuple(each for each in self.meters if each.from_header))
         object.__setattr__(self, "_matcher", Matcher(entries))
+        object.__setattr__(self, "_routed", lru_cache(_PATHS)(self._matcher.resolve))
         object.__setattr__(self, "_lines", {})
         object.__setattr__(self, "_overridden", {})
         object.__setattr__(self, "_callers", {})
@@ -238,7 +246,8 @@ class Policy:
 
         Takes the path in any spelling; raises OddPath for one that could mean two routes.
         """
-        return self._matcher.resolve(method, path) or NO_ROUTE
+        resolve = self._routed if len(path) <= _LONGEST_PATH else self._matcher.resolve
+        return resolve(method, path) or NO_ROUTE
 
     def listed(self, key: str) -> Caller | None:
         """Give the caller that the policy lists under a key's pseudonym."""

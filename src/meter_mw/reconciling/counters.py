@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meter_mw.core import charges_of
+from meter_mw.charging import charges_of
 from meter_mw.model import Count
 from meter_mw.policy.policy import NO_ROUTE
 from meter_mw.policy.terms import KeyEntry, Scope

@@ -1,0 +1,50 @@
+"""Lets requests in at once for which nobody has to be asked: whose caller is known, and who has a lease."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meter_mw.core import at_once
+from meter_mw.identifying import Acquaintances
+from meter_mw.policy.paths import OddPath
+from meter_mw.policy.policy import Mode
+from meter_mw.policy.terms import Exemption
+from meter_mw.rids import new_rid
+
+if TYPE_CHECKING:
+    from meter_mw.admission import Admission
+    from meter_mw.model import Request
+    from meter_mw.policy.policy import Policy
+    from meter_mw.ready import Readies
+
+
+class Turnstile:
+    """Decides as the conversation of the core would, without holding one; whatever is unusual it leaves."""
+
+    def __init__(self, policy: Policy, readies: Readies) -> None:
+        self._policy = policy
+        self._readies = readies
+        self._acquaintances = Acquaintances(policy)
+        self._is_open = policy.mode is Mode.ENFORCE
+
+    def admit(self, request: Request, now_us: int) -> Admission | None:
+        """Decide a request; `None` where it takes a conversation."""
+        if not self._is_open or request.method == "OPTIONS" or request.is_socket:
+            return None
+        caller = self._acquaintances.find(request)
+        if caller is None:
+            return None
+        policy = self._policy
+        try:
+            route = policy.route(request.method, request.path)
+        except OddPath:
+            return None
+        if route.exemption is not Exemption.NONE or caller.exemption is not Exemption.NONE or route.pricing:
+            return None
+        ready = self._readies.of(route, caller, request, now_us)
+        return at_once(policy, ready, new_rid(now_us), now_us)
+
+    def meet(self, request: Request, admission: Admission) -> None:
+        """Be told what a conversation has found out about the caller of a request."""
+        if self._is_open and admission.caller is not None and request.method != "OPTIONS":
+            self._acquaintances.meet(request, admission.caller)
