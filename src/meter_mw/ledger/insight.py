@@ -87,13 +87,17 @@ def outcomes(
     found: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * len(SUMS))
     with database.reading() as connection:
         for stock, table, runs, length_us in levels:
-            for run in runs:
-                check_kept(connection, stock, run)
+            if not runs:
+                continue
+            check_kept(connection, stock, runs[0])
             keys = [table.c[name] for name in by]
-            asked = select(*keys, *(func.sum(table.c[name]) for name in SUMS)).group_by(*keys)
             moment = next(iter(table.primary_key))
-            where = (only.at(moment, runs, length_us), *only.of(table))
-            for row in connection.execute(asked.where(*where)) if runs else ():
+            asked = (
+                select(*keys, *(func.sum(table.c[name]) for name in SUMS))
+                .where(only.at(moment, runs, length_us), *only.of(table))
+                .group_by(*keys)
+            )
+            for row in connection.execute(asked):
                 told = found[tuple(row[: len(by)])]
                 told[:] = [a + int(b or 0) for a, b in zip(told, row[len(by) :], strict=True)]
     return [

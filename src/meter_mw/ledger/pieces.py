@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Runs of whole days, runs of whole hours, and spans within an hour; no two of them overlap."""
+    """Runs of whole days, runs of whole hours, and what is left of each span within an hour."""
 
     days: tuple[Span, ...]
     hours: tuple[Span, ...]
@@ -22,23 +22,23 @@ class Pieces:
 
 
 def pieces(spans: Iterable[Span]) -> Pieces:
-    """Take spans apart, which are in order and do not overlap; runs that meet are one."""
+    """Take spans apart, which are in order and do not overlap; runs of days or hours that meet are one."""
     days: list[Span] = []
     hours: list[Span] = []
     rest: list[Span] = []
     for span in spans:
         first, last = _up(span.start_us, HOUR_US), _down(span.end_us, HOUR_US)
         if first > last:
-            _append(rest, span.start_us, span.end_us)
+            rest.append(span)
             continue
         first_day, last_day = _up(first, DAY_US), _down(last, DAY_US)
         if first_day >= last_day:
             first_day = last_day = last
-        _append(rest, span.start_us, first)
+        rest += [Span(span.start_us, first)] if span.start_us < first else []
         _append(hours, first, first_day)
         _append(days, first_day, last_day)
         _append(hours, last_day, last)
-        _append(rest, last, span.end_us)
+        rest += [Span(last, span.end_us)] if last < span.end_us else []
     return Pieces(tuple(days), tuple(hours), tuple(rest))
 
 
@@ -50,7 +50,7 @@ def moments(runs: Iterable[Span], length_us: int) -> list[int]:
 def _append(runs: list[Span], start_us: int, end_us: int) -> None:
     if start_us >= end_us:
         return
-    if runs and runs[-1].end_us == start_us and start_us % HOUR_US == 0:
+    if runs and runs[-1].end_us == start_us:
         start_us = runs.pop().start_us
     runs.append(Span(start_us, end_us))
 

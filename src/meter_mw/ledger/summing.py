@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, func, literal, or_, select
+from sqlalchemy import BigInteger, bindparam, column, func, literal, or_, select, values
 
 from meter_mw.ledger.pieces import moments, pieces
 from meter_mw.ledger.records import BUILT_IN, DAY_US, HOUR_US
 from meter_mw.ledger.retention import check_kept
-from meter_mw.ledger.spans import Span
 from meter_mw.ledger.tables import (
     SERIES,
     events,
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Table
+
+    from meter_mw.ledger.spans import Span
 
 _LEVELS = (
     ("days", usage_days, quantity_days, DAY_US),
@@ -60,7 +61,7 @@ class Only:
 class Sum(NamedTuple):
     """Units of a field of one series, as far as it was asked to be told apart.
 
-    `start_us` is when the day, hour or span begins that they are of; 0 where times are not told apart.
+    `start_us` is when the day, hour or part of one begins that they are of, wherever times are told apart.
     """
 
     start_us: int
@@ -91,8 +92,7 @@ def sums(
             yield from _of_roll_ups(connection, (usage, further), (runs, length_us), by, only, timed=timed)
     if taken.rest:
         check_kept(connection, "events", taken.rest[0])
-    for run in taken.rest if timed else (taken.rest,) if taken.rest else ():
-        yield from _of_events(connection, (run,) if isinstance(run, Span) else run, by, only)
+        yield from _of_events(connection, taken.rest, by, only)
 
 
 def _of_roll_ups(
@@ -121,20 +121,22 @@ def _of_roll_ups(
 
 
 def _of_events(connection: Connection, runs: Sequence[Span], by: Sequence[str], only: Only) -> Iterator[Sum]:
-    within = (_within(events.c.time_us, runs), *only.of(events))
-    keys = [func.coalesce(events.c[name], "") for name in by]
-    start = literal(runs[0].start_us)
-    units = [func.sum(events.c[name]) for name in BUILT_IN]
-    yield from _told(
-        connection.execute(select(start, *keys, *units).where(*within).group_by(*keys)), len(keys), BUILT_IN
-    )
+    """Give the sums of each run."""
+    columns = column("start_us", BigInteger), column("end_us", BigInteger)
+    bounds = [(run.start_us, run.end_us) for run in runs]
+    run = values(*columns, name="run", literal_binds=True).data(bounds).cte("runs")
+    lies_in = (events.c.time_us >= run.c.start_us) & (events.c.time_us < run.c.end_us)
+    joined = run.join(events, lies_in)
+    keys = [run.c.start_us, *(func.coalesce(events.c[name], "") for name in by)]
+    built_in = select(*keys, *(func.sum(events.c[name]) for name in BUILT_IN)).select_from(joined)
+    yield from _told(connection.execute(built_in.where(*only.of(events)).group_by(*keys)), len(by), BUILT_IN)
     further = (
-        select(start, *keys, quantities.c.field, func.sum(quantities.c.units))
-        .join_from(events, quantities, quantities.c.event_id == events.c.id)
-        .where(*within)
+        select(*keys, quantities.c.field, func.sum(quantities.c.units))
+        .select_from(joined.join(quantities, quantities.c.event_id == events.c.id))
+        .where(*only.of(events))
         .group_by(*keys, quantities.c.field)
     )
-    yield from _told(connection.execute(further), len(keys), None)
+    yield from _told(connection.execute(further), len(by), None)
 
 
 def _told(rows: Iterable[Any], many: int, fields: Sequence[str] | None) -> Iterator[Sum]:
