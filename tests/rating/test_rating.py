@@ -259,10 +259,15 @@ def test_a_rate_of_bytes_is_said_as_it_was_measured() -> None:
     listed = prices(tariff("egress", per_unit("2.50"), per=10**6, percentile=Decimal(95)))
     (line,) = invoice(listed, samples=(3_750_000_000,) * 433, egress=0).lines
     assert line.arithmetic == (
-        "95 % of 8,640 samples are at most 3,750,000,000 B in 300 s, or 12,500,000 B a second:"
+        "95 % of 8,640 samples are at most 3,750,000,000 B in 300 s:"
         " 12,500,000 B a second / 1 MB × 2.5 = 31.25 USD"
     )
     assert (line.quantity, line.description) == (12_500_000, "egress, 95 % of samples")
+    (line,) = invoice(listed, samples=(10**9,) * 433, egress=0).lines
+    assert line.arithmetic == (
+        "95 % of 8,640 samples are at most 1,000,000,000 B in 300 s:"
+        " 1,000,000,000 B / 300 s / 1 MB × 2.5 = 8.333333333333…, rounded 8.33 USD"
+    )
 
 
 def test_tiers_of_bytes_are_said_as_the_operator_wrote_them() -> None:

@@ -10,6 +10,7 @@ from meter_mw.cli.adjust import adjust
 from meter_mw.cli.audit import audit
 from meter_mw.cli.check import check
 from meter_mw.cli.forward import forward
+from meter_mw.cli.invoice import invoice
 from meter_mw.cli.journal import journal
 from meter_mw.cli.keys import keys
 from meter_mw.cli.parked import parked
@@ -33,6 +34,7 @@ main.add_command(adjust)
 main.add_command(audit)
 main.add_command(check)
 main.add_command(forward)
+main.add_command(invoice)
 main.add_command(journal)
 main.add_command(keys)
 main.add_command(parked)

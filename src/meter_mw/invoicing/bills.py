@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 from meter_mw.invoicing.customers import day_of
@@ -37,9 +37,18 @@ Spent = dict[tuple[str, str], Decimal]
 """What was paid from credits before, by currency and name."""
 
 
+class Evidence(NamedTuple):
+    """What a bill stands on: units of one field of events that were used on a plan in a day."""
+
+    day: date
+    plan: str
+    field: str
+    units: int
+
+
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """The invoices of one customer for one period, one for each currency.
+    """The invoices of one customer for one period, one for each currency, and the usage behind them.
 
     `is_open` says that the period is not over. `notes` tell what is not billed, and why.
     """
@@ -49,6 +58,7 @@ class Bill:
     span: Span
     period: BillingPeriod
     invoices: tuple[Invoice, ...]
+    usage: tuple[Evidence, ...] = ()
     notes: tuple[str, ...] = ()
     is_open: bool = False
 
@@ -76,7 +86,14 @@ class Billing:
         found, notes = stretches(days, self._plans, customer.plan, kind)
         period = customer.billing(span)
         invoices = rate(found, period, self._balances(customer, days, spent))
-        return Bill(customer, kind, span, period, invoices, tuple(notes), span.end_us > self.now_us)
+        usage = tuple(
+            Evidence(day.date, plan, name, units)
+            for day in days
+            for plan, used in sorted(day.used.items())
+            for name, units in sorted(used.items())
+            if units
+        )
+        return Bill(customer, kind, span, period, invoices, usage, tuple(notes), span.end_us > self.now_us)
 
     def days(self, customer: Customer, span: Span, *, sampled: bool = True) -> list[Day]:
         """Give the days of a span with what was used in each, and the samples where some are priced."""

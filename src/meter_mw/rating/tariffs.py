@@ -18,7 +18,7 @@ from meter_mw.policy.prices import Graduated, Package, Percentage, PerUnit, Volu
 from meter_mw.policy.units import in_words
 from meter_mw.rating.amounts import rounded, written
 from meter_mw.rating.lines import Kind, Line
-from meter_mw.rating.percentiles import per_second, percentile
+from meter_mw.rating.percentiles import SAMPLE_S, per_second, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ class _Rating:
         sample = percentile(stretch.samples(name), stretch.intervals, self._tariff.percentile)
         rate = per_second(sample)
         said = f"{written(self._tariff.percentile)} % of {stretch.intervals:,} samples are at most"
-        return rate, f"{said} {self._plain(Fraction(sample))} in 300 s, or {self._units(rate)}: "
+        return rate, f"{said} {self._plain(Fraction(sample))} in {SAMPLE_S} s: "
 
     # -- the parts that cost something
 
@@ -165,8 +165,12 @@ class _Rating:
         return f"{written(units)} B" if self._sized else written(units)
 
     def _units(self, units: Fraction) -> str:
-        rate = " a second" if self._tariff.percentile is not None else ""
-        return self._plain(units) + rate
+        """Write a quantity; a rate as it was measured, where a second has no whole units."""
+        if self._tariff.percentile is None:
+            return self._plain(units)
+        if units.denominator == 1:
+            return f"{self._plain(units)} a second"
+        return f"{self._plain(units * SAMPLE_S)} / {SAMPLE_S} s"
 
     def _edge(self, units: Fraction) -> str:
         """Write an edge as the operator did: 10 GB."""

@@ -18,6 +18,7 @@ from meter_mw.sinks.kinds import TIMEOUT, Form, Option, Service, Settings, SinkK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from sqlalchemy import Connection
 
@@ -176,10 +177,15 @@ def _read(payload: bytes) -> Record | Permanent:
         return Permanent(str(reason))
 
 
+def address_of(settings: Settings, journal: Path) -> str:
+    """Give where the ledger of a sink is: where its settings say, or beside the journal."""
+    return settings.get_text("sql") or f"sqlite:///{journal.absolute() / DEFAULT_FILE}"
+
+
 def _open(settings: Settings, service: Service) -> SqlSink:
     kept = {stock: round(seconds * 1_000_000) for stock, seconds in settings.lengths("retention").items()}
     return SqlSink(
-        settings.get_text("sql") or f"sqlite:///{service.journal.absolute() / DEFAULT_FILE}",
+        address_of(settings, service.journal),
         service.source,
         timeout=settings.seconds("timeout"),
         max_batch=settings.count("batch"),

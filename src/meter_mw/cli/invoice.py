@@ -1,0 +1,186 @@
+"""`meter-mw invoice`: what a customer owes for a period, line by line, and the usage behind it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from meter_mw.cli import ledgers, policies
+from meter_mw.cli.customers import Told, customer_of
+from meter_mw.cli.policies import refuse
+from meter_mw.periods import Period
+from meter_mw.policy.problems import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from meter_mw.invoicing.bills import Bill
+    from meter_mw.invoicing.customers import Customer
+    from meter_mw.invoicing.previews import Preview
+    from meter_mw.ledger.spans import Span
+    from meter_mw.policy.policy import Policy
+    from meter_mw.rating.invoices import Invoice
+    from meter_mw.rating.lines import Line
+
+
+@click.command()
+@click.argument("subject")
+@click.option("--period", "name", metavar="PERIOD", help="2026-11, 2026, 2026-W47 or 2026-11-21.")
+@click.option("--preview", "previews", is_flag=True, help="Project the end of a period that is not over.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "html"]), default="table", help="How to show it."
+)
+@click.option("--plan", help="The plan of a subject that neither the policy nor the registry lists.")
+@click.option("--timezone", help="The IANA zone of its periods.")
+@click.option("--anchor", help="The date of its first period, such as 2026-01-31.")
+@ledgers.option
+@policies.option
+def invoice(
+    subject: str,
+    policy: str,
+    ledger: str | None,
+    name: str | None,
+    form: str,
+    *,
+    previews: bool,
+    **told: str | None,
+) -> None:
+    """Show what SUBJECT owes, from the usage in the ledger and the prices of the policy.
+
+    Without --period it is the last one that is over, and with --preview the present one.
+    """
+    rules = policies.loaded(policy)
+    with ledgers.opened(rules, ledger) as database:
+        from meter_mw.invoicing.bills import Billing  # noqa: PLC0415 - needs an extra of this package
+        from meter_mw.invoicing.previews import preview  # noqa: PLC0415
+        from meter_mw.invoicing.source import LedgerUsage  # noqa: PLC0415
+
+        customer = customer_of(rules, subject, Told(told["plan"], told["timezone"], told["anchor"]))
+        now_us = time.time_ns() // 1000
+        kind, span = _period(rules, customer, name, now_us, previews=previews)
+        billing = Billing(rules, LedgerUsage(database, rules.source), now_us)
+        if previews:
+            seen = preview(billing, customer, kind, span)
+            _show(seen.expected, form, rules, seen)
+        else:
+            _show(billing.bill(customer, kind, span), form, rules)
+
+
+def _period(
+    rules: Policy, customer: Customer, name: str | None, now_us: int, *, previews: bool
+) -> tuple[Period, Span]:
+    """Give the period that was asked for, or the one that its plan is billed by."""
+    from meter_mw.ledger.spans import SpanError  # noqa: PLC0415 - needs an extra of this package
+
+    prices = rules.plans[customer.plan].prices
+    kind = prices[-1].period if prices else Period.MONTH
+    if name is None:
+        span = customer.at(kind, now_us)
+        span = span if previews else customer.before(kind, span)
+    else:
+        try:
+            kind, span = customer.named(name)
+        except SpanError as fault:
+            refuse(f"--period: {fault}")
+    if customer.anchor and customer.billing(span).end <= customer.anchor:
+        refuse(f"--period: the first period of {customer.subject} begins on {customer.anchor}")
+    if span.start_us > now_us:
+        refuse(f"--period: {name} is still to come")
+    if previews and span.end_us <= now_us:
+        refuse(f"--period: {name} is over; there is nothing to project")
+    return kind, span
+
+
+def _show(bill: Bill, form: str, rules: Policy, seen: Preview | None = None) -> None:
+    from meter_mw.invoicing.documents import bill_document, preview_document  # noqa: PLC0415
+    from meter_mw.invoicing.pages import page  # noqa: PLC0415
+
+    if form == "html":
+        click.echo(page(bill, service=rules.service, preview=seen), nl=False)
+    elif form == "json":
+        click.echo(_json(preview_document(seen) if seen else bill_document(bill)))
+    else:
+        for line in (*_heading(bill), *_tables(bill), *_preview(seen), *_behind(bill)):
+            click.echo(printable(line))
+
+
+def _json(document: dict[str, object]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+# -- the table
+
+
+def _heading(bill: Bill) -> Iterable[str]:
+    customer = bill.customer
+    yield f"{customer.subject}, {bill.period}, {customer.timezone}"
+    if bill.is_open:
+        yield "not over yet"
+    if not bill.invoices:
+        yield "nothing is due: no plan with a price held then"
+
+
+def _tables(bill: Bill) -> Iterable[str]:
+    for each in bill.invoices:
+        yield ""
+        yield from aligned([_cells(line) for line in each.lines] + _sums(each))
+    yield from ("", *(f"not billed here: {note}" for note in bill.notes)) if bill.notes else ()
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    what = f"{line.description}, {line.tier}" if line.tier else line.description
+    quantity = "" if line.quantity is None else f"{line.quantity:,f}"
+    return (line.plan, what, quantity, f"{line.amount:,f}", line.arithmetic)
+
+
+def _sums(invoice: Invoice) -> list[tuple[str, ...]]:
+    found = (
+        [("", "base and usage", "", f"{invoice.subtotal:,f}", "")]
+        if invoice.total != invoice.subtotal
+        else []
+    )
+    return [*found, ("", "total", "", f"{invoice.total:,f}", invoice.currency.code)]
+
+
+def _preview(seen: Preview | None) -> Iterable[str]:
+    if seen is None:
+        return
+    yield ""
+    yield f"expected at its end: {seen.method}"
+    for bound, bill in (
+        ("so far", seen.so_far),
+        ("low", seen.low),
+        ("expected", seen.expected),
+        ("high", seen.high),
+    ):
+        yield from (f"{bound:8}  {each.total:>12,f} {each.currency.code}" for each in bill.invoices)
+
+
+def _behind(bill: Bill) -> Iterable[str]:
+    """Say which usage is behind a bill, in all and on its busiest day; JSON and HTML have every day."""
+    by_field: dict[tuple[str, str], Counter[str]] = {}
+    for each in bill.usage:
+        by_field.setdefault((each.plan, each.field), Counter())[each.day.isoformat()] += each.units
+    if by_field:
+        yield ""
+        yield "usage"
+    rows = []
+    for (plan, name), days in sorted(by_field.items()):
+        day, most = max(days.items(), key=lambda item: item[1])
+        rows.append((plan, name, f"{sum(days.values()):,}", f"on {len(days)} days, most on {day}: {most:,}"))
+    yield from aligned(rows)
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
+    """Give rows as lines with columns; those of numbers, from the third to the last but one, to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if 1 < index < len(row) - 1 else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
