@@ -1,6 +1,7 @@
 """Run as `python -m bench`; a word names one part alone.
 
-`journal` tells the cost of one event, `forward` how fast events reach a sink, `features` the cost of each.
+`journal` tells the cost of one event, `forward` how fast events reach a sink, `features` the cost of each,
+`ledger` what a month costs the ledger.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import features, forward, inprocess, journal, report, servers
+from bench import features, forward, inprocess, journal, ledger, report, servers
 from bench.contenders import NAMES, Contender, chosen
 from bench.machine import machine
 from bench.readme import replaced
@@ -40,6 +41,9 @@ def main() -> None:
         return
     if wanted.part == "forward":
         forward.main(2_000 if wanted.quick else 100_000)
+        return
+    if wanted.part == "ledger":
+        ledger.main(20_000 if wanted.quick else 10_000_000)
         return
     if wanted.part == "features":
         tables = features.main(quick=wanted.quick)
@@ -89,7 +93,7 @@ def _sections(
 
 def _wanted() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=sys.modules[__name__].__doc__)
-    parts = (*PARTS, "journal", "forward", "features")
+    parts = (*PARTS, "journal", "forward", "ledger", "features")
     parser.add_argument("part", nargs="?", choices=parts, help="one part alone")
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
     parser.add_argument("--rounds", type=int, help="rounds of each part; else 11 in process and 4 of servers")

@@ -33,6 +33,9 @@ _LOCK = int.from_bytes(sha256(b"meter_mw.ledger").digest()[:8], "big", signed=Tr
 _MIGRATION = 3600.0
 """Seconds."""
 
+_CACHE_KIB = 32 * 1024
+"""Pages of an SQLite ledger that a connection may keep: roll-ups of many series are changed all over."""
+
 _LEADS = ("host", "port", "dbname", "service", "options")
 """The parameters of a PostgreSQL address that say where it leads."""
 
@@ -203,6 +206,7 @@ def _sqlite_engine(url: URL, timeout: float) -> Engine:
         driven.isolation_level = None  # transactions begin where we say so
         driven.execute("PRAGMA journal_mode = WAL")
         driven.execute("PRAGMA synchronous = FULL")  # delivered means on the disk
+        driven.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
     return engine
 

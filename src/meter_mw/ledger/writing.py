@@ -8,6 +8,7 @@ Rule 2: an event that is older than what the ledger keeps is not written: nobody
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import MetaData, Table, bindparam, select
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from meter_mw.ledger.records import Record
+
+_cells = itemgetter(*events.columns.keys())
+"""Gives a row of `events` in the order of its columns."""
 
 _MOST_ASKED = 900
 """Parameters in one statement; older builds of SQLite take 999."""
@@ -88,8 +92,7 @@ def _insert_sqlite(connection: Connection, records: Sequence[Record]) -> set[str
     known: set[str] = set()
     for start in range(0, len(ids), _MOST_ASKED):
         known |= set(connection.scalars(asked, {"ids": ids[start : start + _MOST_ASKED]}))
-    names = events.columns.keys()
-    rows = [tuple(record.row[name] for name in names) for record in records if record.id not in known]
+    rows = [_cells(record.row) for record in records if record.id not in known]
     if rows:
         connection.exec_driver_sql(_INSERT, rows)
     return set(ids) - known
@@ -120,8 +123,7 @@ _MERGE_SUMS = {table: _adding(_from_stage(table), table) for table in (quantitie
 
 
 def _insert_postgresql(connection: Connection, records: Sequence[Record]) -> set[str]:
-    names = events.columns.keys()
-    _copy(connection, events, ([record.row[name] for name in names] for record in records))
+    _copy(connection, events, (_cells(record.row) for record in records))
     return set(connection.scalars(_MERGE))
 
 
