@@ -14,6 +14,7 @@ from meter_mw.cli.invoice import invoice
 from meter_mw.cli.journal import journal
 from meter_mw.cli.keys import keys
 from meter_mw.cli.parked import parked
+from meter_mw.cli.price import price
 from meter_mw.cli.reconcile import reconcile
 
 
@@ -38,4 +39,5 @@ main.add_command(invoice)
 main.add_command(journal)
 main.add_command(keys)
 main.add_command(parked)
+main.add_command(price)
 main.add_command(reconcile)

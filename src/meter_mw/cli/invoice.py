@@ -61,7 +61,9 @@ def invoice(
 
         customer = customer_of(rules, subject, Told(told["plan"], told["timezone"], told["anchor"]))
         now_us = time.time_ns() // 1000
-        kind, span = _period(rules, customer, name, now_us, previews=previews)
+        kind, span = period_of(rules, customer, name, now_us, previews=previews)
+        if customer.anchor and customer.billing(span).end <= customer.anchor:
+            refuse(f"--period: the first period of {customer.subject} begins on {customer.anchor}")
         billing = Billing(rules, LedgerUsage(database, rules.source), now_us)
         if previews:
             seen = preview(billing, customer, kind, span)
@@ -70,10 +72,13 @@ def invoice(
             _show(billing.bill(customer, kind, span), form, rules)
 
 
-def _period(
-    rules: Policy, customer: Customer, name: str | None, now_us: int, *, previews: bool
+def period_of(
+    rules: Policy, customer: Customer, name: str | None, now_us: int, *, previews: bool = False
 ) -> tuple[Period, Span]:
-    """Give the period that was asked for, or the one that its plan is billed by."""
+    """Give the period of that name, or the last one that a customer's plan is billed by; exit with 1 if none.
+
+    A preview is of one that is not over: without a name, the present one.
+    """
     from meter_mw.ledger.spans import SpanError  # noqa: PLC0415 - needs an extra of this package
 
     prices = rules.plans[customer.plan].prices
@@ -86,8 +91,6 @@ def _period(
             kind, span = customer.named(name)
         except SpanError as fault:
             refuse(f"--period: {fault}")
-    if customer.anchor and customer.billing(span).end <= customer.anchor:
-        refuse(f"--period: the first period of {customer.subject} begins on {customer.anchor}")
     if span.start_us > now_us:
         refuse(f"--period: {name} is still to come")
     if previews and span.end_us <= now_us:

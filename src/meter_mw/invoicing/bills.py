@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from meter_mw.invoicing.customers import day_of
 from meter_mw.invoicing.stretches import Day, plans_of, stretches
 from meter_mw.ledger.reports import Step, steps
+from meter_mw.ledger.spans import Span
 from meter_mw.policy.prices import list_on
 from meter_mw.rating.invoices import Balance, Invoice, rate
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from meter_mw.invoicing.customers import Customer
     from meter_mw.invoicing.source import UsageSource
-    from meter_mw.ledger.spans import Span
     from meter_mw.periods import Period
     from meter_mw.policy.policy import Policy
     from meter_mw.policy.prices import Credit
@@ -94,6 +94,11 @@ class Billing:
             if units
         )
         return Bill(customer, kind, span, period, invoices, usage, tuple(notes), span.end_us > self.now_us)
+
+    def subjects_around(self, span: Span) -> Sequence[str]:
+        """Give who has used anything in a period, or in the one before or after, wherever theirs begins."""
+        length = span.end_us - span.start_us
+        return self._source.subjects(Span(span.start_us - length, span.end_us + length))
 
     def days(self, customer: Customer, span: Span, *, sampled: bool = True) -> list[Day]:
         """Give the days of a span with what was used in each, and the samples where some are priced."""
