@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
 from meter_mw.periods import Period, calendar
@@ -15,6 +14,7 @@ from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Admit, Cancel, Charge, Settle, TopUp, Verdict
 from meter_mw.stores.redis_store import open_store
 from meter_mw.testing.stores import settlement
+from support.states import state_of
 
 if TYPE_CHECKING:
     from meter_mw.stores.port import Closing, Tally
@@ -143,7 +143,7 @@ def test_nothing_leaks_in_redis(redis_server: RedisServer, redis_url: str, clock
         assert all(looker.pttl(key) > 0 for key in keys)
         for key in keys:
             if looker.type(key) == b"string":
-                _, entries, *due = msgspec.msgpack.decode(looker.get(key))
+                _, due, _, counts = state_of(looker.get(key))
                 assert not due
-                assert not any(entry[3] for id_, entry in entries.items() if id_.startswith("c"))
-                assert not any(entry[1] for id_, entry in entries.items() if id_.startswith("s"))
+                assert not any(each.held for id_, each in counts.items() if id_.startswith("c"))
+                assert not any(each.used for id_, each in counts.items() if id_.startswith("s"))

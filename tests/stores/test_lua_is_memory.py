@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from meter_mw.model import LARGEST_COST
 from meter_mw.periods import Period
-from meter_mw.quota import Cap, OnDeny, Rate, Slots, Span, Used
+from meter_mw.quota import Cap, OnDeny, Rate, Slots
 from meter_mw.rids import new_rid
 from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Admit, Booking, Cancel, Charge, Settle, TopUp
 from meter_mw.stores.redis_store import open_store
 from meter_mw.testing.stores import Clock, settlement
 from support.servers import on_every_redis
+from support.states import state_of
 
 if TYPE_CHECKING:
     import redis
@@ -170,15 +171,9 @@ class Both:
         for name, holder in self.memory._holders.items():
             tag, _, suffix = name.partition(":")
             key = f"mw:{{{tag}}}:{suffix}" if suffix else f"mw:{{{tag}}}"
-            seen, kept, *due = msgspec.msgpack.decode(self.looker.get(key) or b"\x92\x00\x80")
-            rates = {id_: Span(*entry) for id_, entry in dict(kept).items() if id_[0] == "r"}
-            counts = {
-                id_: Used(entry[0], entry[2], entry[1], *entry[3:])
-                for id_, entry in dict(kept).items()
-                if id_[0] != "r"
-            }
-            assert (rates, counts, [*due, 0][0]) == (holder.rates, holder.counts, holder.due_us)
-            assert not kept or seen == holder.seen_us
+            seen, due, rates, counts = state_of(self.looker.get(key) or b"\x00")
+            assert (rates, counts, due) == (holder.rates, holder.counts, holder.due_us)
+            assert not rates | counts or seen == holder.seen_us
             held = {
                 name: msgspec.msgpack.decode(each) for name, each in self.looker.hgetall(f"{key}:h").items()
             }

@@ -487,7 +487,7 @@ def test_foreign_key(call, start_redis, binary, key, content) -> None:
     caller = call(server.url)
     asked = command()
     if key == "rids":
-        key = f"mw:{{subject}}:{int(asked.rid.replace('-', '')[:12], 16) // 60_000}"
+        key = f"mw:{{subject}}:{int(asked.rid.replace('-', '')[:12], 16) // 60_000 % 60:02}"
     with server.client() as client:
         if content == "list":
             client.lpush(key, "x")

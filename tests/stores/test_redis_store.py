@@ -9,16 +9,17 @@ import multiprocessing
 import os
 import re
 import threading
-from math import inf, nan
 from typing import TYPE_CHECKING
 
+import hiredis
 import msgspec
 import pytest
-import redis
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meter_mw.model import LARGEST_COST
 from meter_mw.periods import Period
-from meter_mw.quota import HORIZON_US, LETTERS, Cap, Rate, Slots
+from meter_mw.quota import HORIZON_US, LETTERS, Cap, OnDeny, Rate, Slots
 from meter_mw.rids import new_rid
 from meter_mw.stores.aredis_store import open_async_store
 from meter_mw.stores.memory import system_clock_us
@@ -26,19 +27,32 @@ from meter_mw.stores.port import (
     KEPT_US,
     REMEMBERED_US,
     Admit,
+    Booking,
     Cancel,
     Charge,
     NotAsked,
     Outcome,
     Refusal,
+    Settle,
     StoreUnavailable,
     Tally,
     Verdict,
 )
-from meter_mw.stores.redis_protocol import SCRIPT, GarbledReply, closed, tally
+from meter_mw.stores.redis_protocol import (
+    DIGEST,
+    SCRIPT,
+    SERVER_CLOCK,
+    GarbledReply,
+    admit_call,
+    closed,
+    closing_call,
+    peek_call,
+    tally,
+)
 from meter_mw.stores.redis_store import RedisStore, open_store
 from meter_mw.testing.stores import Bench, Clock
 from support.servers import on_every_redis
+from support.states import values_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,45 +162,79 @@ def test_no_float_reaches_redis(redis_server, at) -> None:
     assert not re.search(r"[^0-9]\d+\.\d+[^0-9.]", SCRIPT.replace("'%.0f", ""))
 
 
-WINDOWS = (0, 10**15, 2 * 10**15, 3 * 10**15)
-DECIDED = {
-    "cap": (1, "c", 0, 1, 1, 5, *WINDOWS, 5, "3 4"),
-    "held cap": (1, "c", 1, 1, 9, 5, *WINDOWS, "", ""),
-    "slots": (1, "s", 1, 1, 1, 5, 0, 0, 0, 0, "", ""),
-    "rate": (1, "r", 0, 1, 0, 1, 0, 5, 0, 1, 0, 0),
-    "held rate": (1, "r", 1, 1, 0, 1, 0, 5, 0, 1, 0, 0),
-}
-BOOKED = {
-    "cap": (1, "c", 1, 0, 10**15, 5, "3 4"),
-    "rate": (1, "r", 1, 5, 0, 0, 0),
-}
+WHOLE = st.integers(0, LARGEST_COST)
+MOMENTS = st.lists(st.integers(0, 2**53), min_size=4, max_size=4).map(lambda each: tuple(sorted(each)))
 
 
-def orders() -> list[tuple[list[object], int]]:
-    """Every order that the script takes, with each place of it that is a number."""
-    found = []
-    for verb, charges in (("admit", DECIDED), ("topup", DECIDED), ("peek", DECIDED), ("settle", BOOKED)):
-        for charge in charges.values():
-            terms = [verb, 1_000, *((1_000, 60_000_000, "none") if verb in ("admit", "topup") else ())]
-            numbers = [1, *((2, 3) if len(terms) > 2 else ()), len(terms)]
-            unread = {"s": (6, 7, 8, 9), "r": (5, 6) if verb == "settle" else (10, 11)}.get(charge[1], ())
-            places = (at for at, each in enumerate(charge) if type(each) is int and at not in unread and at)
-            numbers += [len(terms) + at for at in places]
-            found += [([*terms, *charge], place) for place in numbers]
-    return found
+@st.composite
+def charges(draw: st.DrawFn) -> Charge:
+    """Any charge at all."""
+    need, held, shadow = draw(WHOLE), draw(st.booleans()), draw(st.booleans())
+    take = draw(WHOLE if held else st.integers(0, need))
+    holder = draw(st.sampled_from(("", "x", "x:key", "pool")))
+    told = {"held": held, "shadow": shadow, "holder": holder}
+    kind = draw(st.sampled_from("rcs"))
+    if kind == "r":
+        units, burst = draw(st.integers(1, LARGEST_COST)), draw(st.integers(1, LARGEST_COST))
+        period = draw(st.integers(1, max(1, min(HORIZON_US * units // burst - 1, HORIZON_US))))
+        if burst * period >= HORIZON_US * units:
+            burst = units
+        return Charge("r", Rate(units, period, burst), need, take, **told)
+    if kind == "s":
+        return Charge("s", Slots(draw(st.integers(1, LARGEST_COST))), need, take, **told | {"held": True})
+    cap = Cap(draw(WHOLE), Period.DAY, bills=draw(st.booleans()), warn=(1, LARGEST_COST))
+    return Charge("c", cap, need, take, draw(MOMENTS), **told)
 
 
-@pytest.mark.parametrize("argument", [-2, 1.5, 1e300, nan, inf, -inf, "x", 9_007_199_254_740_994, None])
-@on_every_redis
-def test_arguments_are_checked_before_anything_is_written(redis_server, redis_url, argument) -> None:
-    """A number that is none is refused in every place, and leaves no key behind."""
-    with redis_server.client() as client:
-        for order, place in orders():
-            told = msgspec.msgpack.encode([*order[:place], argument, *order[place + 1 :]])
-            keys = ("mw:{x}", "mw:{x}:h", "mw:{x}:0")[: 2 if order[0] == "peek" else 3]
-            with pytest.raises(redis.ResponseError, match="not a whole number"):
-                client.eval(SCRIPT, len(keys), *keys, told, b"0" * 16, b"")
-        assert client.dbsize() == 0
+@given(told=st.lists(charges(), max_size=20), fence=st.integers(0, 2**53), lease=st.integers(1, 2**53))
+def test_only_whole_numbers_in_range_are_sent(told, fence, lease) -> None:
+    """What the script is asked, as it takes it: no number has a fraction, a sign, or more than 53 bits."""
+    admit = Admit(new_rid(1), "x", fence, tuple(told), lease, OnDeny.SELF)
+    bookings = tuple(Booking(each, each.need, each.windows[1] if each.windows else 0) for each in told)
+    for call, size in (
+        (admit_call(admit, SERVER_CLOCK), 12),
+        (peek_call("x", tuple(told), SERVER_CLOCK), 12),
+        (closing_call(Settle(admit.rid, "x", bookings), SERVER_CLOCK), 7),
+    ):
+        name, digest, keys, *rest = read(call.packed)
+        packed, rid, after, echo = rest[int(keys) :]
+        assert (name, digest, len(rest)) == (b"EVALSHA", DIGEST.encode(), int(keys) + 4)
+        clock, until, verb, *terms = values_of(packed)
+        assert (clock, until) == (SERVER_CLOCK, fence if verb == "admit" else 0)
+        assert (len(rid), after, echo) == (0 if verb == "peek" else 16, b"", call.echo)
+        assert len(terms) == 2 + size * len(told)
+        assert all(0 <= each <= 2**53 for each in terms if isinstance(each, int))
+        assert {type(each) for each in terms} <= {int, str}
+
+
+@given(told=st.lists(charges(), max_size=20))
+def test_what_was_packed_before_is_the_same(told) -> None:
+    """The same tuple of charges again, or an equal one: the same bytes, but for the echo."""
+    same = tuple(told)
+    for tag in ("x", "y"):
+        admits = [Admit(new_rid(1), tag, 7, each, 9) for each in (same, same, tuple(told))]
+        first, *others = (admit_call(each._replace(rid=admits[0].rid), SERVER_CLOCK) for each in admits)
+        for other in others:
+            assert other.packed[:-6] == first.packed[:-6]
+            assert other.echo != first.echo
+        denies = admit_call(Admit(admits[0].rid, tag, 7, same, 9, OnDeny.ALL), SERVER_CLOCK)
+        assert (b"all" in denies.packed, b"all" in first.packed) == (True, False)
+
+
+def read(packed: bytes) -> list[bytes]:
+    """Read a command as a server would."""
+    reader = hiredis.Reader()
+    reader.feed(packed)
+    command = reader.gets()
+    assert isinstance(command, list)
+    return command
+
+
+@pytest.mark.parametrize("windows", [(-1, 0, 1, 2), (0, 1, 2, 2**53 + 1), (3, 2, 1, 0)])
+def test_windows_are_in_range(windows) -> None:
+    """No boundary lies where the script could not count."""
+    with pytest.raises(ValueError, match="windows lie"):
+        Charge("c", Cap(1, Period.DAY), 1, 1, windows)
 
 
 def test_garbled_replies() -> None:
@@ -199,12 +247,14 @@ def test_garbled_replies() -> None:
         ["admitted", "1"],
         ["admitted", 1.5],
         ["admitted", 1, [1, 2]],
-        ["admitted", 1, [1, 2, "x"]],
-        ["admitted", 1, [1.5, 2, 1]],
+        ["admitted", 1, [[1, True]]],
+        ["admitted", 1, [[[1, 2], 1]]],
+        ["admitted", 1, [[[1.5, 2], True]]],
         ["x", 1, 2],
         ["applied", 1],
-        ["applied", 1, [[0, 1]]],
-        ["applied", 1, [[0, 1, 2, "x"]]],
+        ["applied", 1, [[0]], 1],
+        ["applied", 1, [[0, 1, 2]]],
+        ["applied", 1, [[0, 1, [2, "x"]]]],
     ):
         packed = msgspec.msgpack.encode(found)
         for reply in (found, packed + b"echo", packed[:-1] + b"echo", packed, b"OK"):
@@ -256,7 +306,7 @@ def test_refusals_of_holds_leave_every_byte(redis_server, at) -> None:
     at.clock.move(5)
     with redis_server.client() as client:
         before = state(client)
-        assert sorted(key.rpartition(b"}")[2][:2] for key in before) == [b"", b":2", b":h"]
+        assert sorted(key.rpartition(b"}")[2][:2] for key in before) == [b"", b":0", b":h"]
         at.admit(*held)
         at.peek(*held)
         at.send(admitted)
@@ -269,7 +319,7 @@ def test_refusals_of_holds_leave_every_byte(redis_server, at) -> None:
         at.peek(*held)
         assert state(client) == before
         assert at.admit(at.charge("c", Cap(5, Period.MONTH), 6)).verdict is Verdict.DENIED
-        assert sorted(key.rpartition(b"}")[2][:2] for key in state(client)) == [b"", b":2"]
+        assert sorted(key.rpartition(b"}")[2][:2] for key in state(client)) == [b"", b":0"]
 
 
 @on_every_redis
@@ -373,6 +423,8 @@ def test_the_script_has_the_models_numbers() -> None:
         "LARGEST_COST": LARGEST_COST,
         "HORIZON": HORIZON_US,
         "KEPT": KEPT_US,
+        "FIRST": 6,
+        "SECOND": SECOND,
         "REMEMBERED": REMEMBERED_US // 1000 + 60_000,
     }
     (letters,) = re.findall(r"^local RATE, CAP, SLOTS = (\d+), (\d+), (\d+)", SCRIPT, re.MULTILINE)

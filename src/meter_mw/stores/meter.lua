@@ -1,32 +1,33 @@
 -- Decides and books in one step, for all holders of quotas that a request is about: the same sums as the
 -- reference store in memory.
 --
--- KEYS     for each holder two: its state, packed: {seen, {id -> entry}, due, last}, where the last two say when
---          its first and its last hold is over, if it has any; and a hash of what is held of it:
---          16 bytes of rid, then id -> a hold, packed; and last, but for peek, a hash of what became of the
---          requests of one minute: 16 bytes of rid -> what it was charged, packed, or how it ended
--- ARGV[1]  packed, in one array: admit, topup, settle, cancel or peek; the time in us, or -1 for the server's own, which
---          is what all but tests want;
---          for admit and topup: the last us at which it may still be decided, the us that a hold lasts, and none,
---          self or all: which rates a denied request counts against;
+-- KEYS     for each holder two: its state; and a hash of what is held of it: 16 bytes of rid, then id -> a hold,
+--          packed; and last, but for peek, a hash of what became of the requests of one minute, by the 16 bytes
+--          of their rids: s and the notes, settled; v, void; d and a digit a charge, denied and counted;
+--          or a and packed numbers, admitted and not ended: see `charged`
+-- ARGV[1]  packed, one value after the other: the time in us, or -1 for the server's own, which is what all but
+--          tests want; the last us at which it may still be decided; admit, topup, settle, cancel or peek;
+--          the us that a hold lasts; none, self or all: which rates a denied request counts against;
 --          then, for admit, topup and peek, twelve for each charge: holder, id, flags (1 held, 2 shadow), and
 --          of a rate  need: whole, part, take: whole, part, tolerance: whole, part, denominator, 0, 0
---          of a cap   need, take, most, four boundaries of windows, what is included or nothing, thresholds
---          of slots   need, take, most, 0, 0, 0, 0, nothing, nothing
+--          of a cap   need, take, most, four boundaries of windows, what is included or '', thresholds
+--          of slots   need, take, most, 0, 0, 0, 0, '', ''
 --          and, for settle and cancel, seven for each booking: holder, id, and
 --          of a rate  denominator, actual: whole, part, 0, 0
---          of a cap   actual, window, its closing, what is included or nothing, thresholds
---          of slots   0, 0, 0, nothing, nothing
+--          of a cap   actual, window, its closing, what is included or '', thresholds
+--          of slots   0, 0, 0, '', ''
+--          That numbers are whole, and where they lie, is seen to where they are packed.
 -- ARGV[2]  the rid's 16 bytes
 -- ARGV[3]  for admit: the 16 bytes of a rid whose slots are handed over, or nothing
 -- ARGV[4]  what every reply ends with
 --
--- An entry is {whole, part} of a rate, {start, used, until, held, overage, warned} of a cap or slots.
+-- A state is packed, one value after the other: when it was written; when its first and its last hold is over,
+-- if it has any; and of each quota its id, and of a rate {whole - written, part}, of a cap or slots
+-- {start, used, until}, and {held, overage, warned} if it has any. So a clock that goes back takes the rates'
+-- arrivals back with it. Here an entry is {whole, part} of a rate, and all six of a cap or slots.
 -- A hold is {until, whole, part, due, denominator} of a rate, {until, start, units, base} of a cap or slots.
 --
--- Replies, packed: {verdict, now, a reading for each charge}: {whole, part, fits} of a rate,
--- {start, used, fits, until, granted, overage, warned before, warned after} of others;
--- or {outcome, now, notes}: {index, overage, warned before, warned after} for each.
+-- Replies, packed: {verdict, now, readings} or {outcome, now, notes}, as `port.py` has them.
 --
 -- Whole numbers below 2^53 only. All is read and checked first and written last: a script is no transaction.
 
@@ -35,34 +36,28 @@ local LARGEST_COST = 4503599627370496   -- 2^52
 local HORIZON = 316224000000000         -- ten years
 local KEPT = 60000000                   -- a minute, after a state has stopped to say anything
 local REMEMBERED = '960000'             -- 16 minutes, in ms
+local SECOND = 1000000
 
-local byte, find, format, sub, max, min = string.byte, string.find, string.format, string.sub, math.max, math.min
+local byte, char, sub, max, min = string.byte, string.char, string.sub, math.max, math.min
 local call, pack, unpack_packed = redis.call, cmsgpack.pack, cmsgpack.unpack
-local asked, rid, echo = unpack_packed(ARGV[1]), ARGV[2], ARGV[4]
-local verb = asked[1]
-local decides = verb == 'admit' or verb == 'topup'
-
-local function number(i, nothing)
-  local n = asked[i]
-  if nothing and n == '' then
-    return nil
-  end
-  if type(n) ~= 'number' or n < 0 or n > 9007199254740992 or n % 1 ~= 0 then
-    error('mw: argument ' .. i .. ' is not a whole number in range', 0)
-  end
-  return n
-end
-
-local now
-if asked[2] == -1 then
+local asked, rid = {unpack_packed(ARGV[1])}, ARGV[2]
+local now, verb, lease, on_deny = asked[1], asked[3], asked[4], asked[5]
+local FIRST = 6
+if now < 0 then
   local time = call('TIME')
-  now = time[1] * 1000000 + time[2]
-else
-  now = number(2)
+  now = time[1] * SECOND + time[2]
 end
 
-if decides and now > number(3) then
-  return pack({'late', now}) .. echo
+-- Arrays of readings and notes, packed.
+local NONE = '\144'
+
+local function array(packed)
+  local n = #packed
+  return (n < 16 and char(144 + n) or '\220' .. char(math.floor(n / 256), n % 256)) .. table.concat(packed)
+end
+
+if asked[2] < now and (verb == 'admit' or verb == 'topup') then
+  return '\147' .. pack('late', now) .. NONE .. ARGV[4]
 end
 
 -- Rates: moments and spans of whole us and a part of 1/denominator us.
@@ -95,31 +90,16 @@ local function is_less(whole, part, than_whole, than_part)
 end
 
 local function arrival(entry, denominator)
-  local whole, part = 0, 0
-  if entry then
-    whole, part = normal(entry[1], entry[2], denominator)
+  if not entry then
+    return now, 0
   end
+  local whole, part = normal(entry[1], entry[2], denominator)
   if whole < now then
     return now, 0
   elseif is_less(now + HORIZON, 0, whole, part) then
     return now + HORIZON, 0
   end
   return whole, part
-end
-
--- What is given back of a span that drains until `due`: what has drained is gone.
-local function returned(entry, whole, part, due, denominator)
-  local state, state_part = 0, 0
-  if entry then
-    state, state_part = normal(entry[1], entry[2], denominator)
-  end
-  local left = due - now
-  if left <= 0 then
-    return state, state_part
-  elseif whole > left then
-    whole, part = left, 0
-  end
-  return minus(state, state_part, whole, part, denominator)
 end
 
 -- Caps and slots.
@@ -131,7 +111,7 @@ local function recounted(entry, change, held, unmarked, included, warn)
   local reserved = min(count, max(0, entry[4] + held))
   local known = count - reserved
   local overage, warned = max(0, entry[5] - unmarked), entry[6]
-  if included then
+  if included ~= '' then
     local became_known = max(0, known - (entry[2] - entry[4]))
     overage = max(overage, min(overage + became_known, known - included))
   end
@@ -146,41 +126,46 @@ local function recounted(entry, change, held, unmarked, included, warn)
   return {entry[1], count, entry[3], reserved, overage, warned}
 end
 
--- The count that goes on now: the same while its window is open, else a new one.
-local function standing(entry, w0, w1, w2, w3)
-  local moment = max(entry[1], now)
-  local opening, closing
-  if w0 <= moment and moment < w1 then
-    opening, closing = w0, w1
-  elseif w1 <= moment and moment < w2 then
-    opening, closing = w1, w2
-  elseif w2 <= moment and moment < w3 then
-    opening, closing = w2, w3
-  else
-    return entry
-  end
-  if now < entry[3] then
-    return {entry[1], entry[2], closing, entry[4], entry[5], entry[6]}
-  end
-  return {opening, 0, closing, 0, 0, 0}
+-- A moment as it is kept: what is a whole second is counted in seconds, below 0, and takes half the room.
+local function brief(moment)
+  return moment % SECOND == 0 and moment / -SECOND or moment
+end
+
+local function moment_of(kept)
+  return kept < 0 and kept * -SECOND or kept
 end
 
 -- Holders: read, brought up to now, and written when all is decided.
-
-local holders = {}
 
 local function give_back(holder, id, hold)
   local entry = holder.entries[id]
   holder.changed = true
   if byte(id) == RATE then
-    holder.entries[id] = {returned(entry, hold[2], hold[3], hold[4], hold[5])}
+    -- What is given back of a span that drains until `due`: what has drained is gone.
+    local whole, part, left, denominator = hold[2], hold[3], hold[4] - now, hold[5]
+    local state, state_part = 0, 0
+    if entry then
+      state, state_part = normal(entry[1], entry[2], denominator)
+    end
+    if left > 0 then
+      if whole > left then
+        whole, part = left, 0
+      end
+      state, state_part = minus(state, state_part, whole, part, denominator)
+    end
+    holder.entries[id] = {state, state_part}
   elseif byte(id) == SLOTS then
     if entry then
       holder.entries[id] = {0, max(0, entry[2] - hold[3]), entry[3], 0, 0, 0}
     end
   elseif entry and entry[1] == hold[2] then
-    holder.entries[id] = recounted(entry, -hold[3], -hold[3], 0, nil, '')
+    holder.entries[id] = recounted(entry, -hold[3], -hold[3], 0, '', '')
   end
+end
+
+local function let_go(holder, name)
+  holder.gone = holder.gone or {}
+  holder.gone[#holder.gone + 1] = name
 end
 
 local function take_back_what_is_due(holder)
@@ -199,53 +184,78 @@ local function take_back_what_is_due(holder)
   end)
   for _, each in ipairs(over) do
     give_back(holder, sub(each[2], 17), each[3])
-    holder.gone[#holder.gone + 1] = each[2]
+    let_go(holder, each[2])
     holder.holds[each[2]] = false
   end
   holder.due, holder.changed = due, true
 end
 
-for k = 1, math.floor(#KEYS / 2) do
-  local holder = {
-    state = KEYS[2 * k - 1], held = KEYS[2 * k], seen = 0, entries = {}, due = 0, last = 0,
-    holds = {}, put = {}, gone = {}
-  }
-  local stored = call('GET', holder.state)
-  if stored then
-    local state = unpack_packed(stored)
-    if type(state) ~= 'table' or type(state[1]) ~= 'number' or type(state[2]) ~= 'table' then
+local function entries_of(kept, first, written)
+  local entries, i, n = {}, first, #kept
+  while i <= n do
+    local id = kept[i]
+    local letter = byte(id)
+    if letter == RATE then
+      entries[id] = {written + kept[i + 1], kept[i + 2]}
+      i = i + 3
+    elseif letter ~= CAP and letter ~= SLOTS then
       error('mw: the key of a holder holds something else', 0)
+    elseif type(kept[i + 4]) == 'number' then
+      local start, used, till = moment_of(kept[i + 1]), kept[i + 2], moment_of(kept[i + 3])
+      entries[id] = {start, used, till, kept[i + 4], kept[i + 5], kept[i + 6]}
+      i = i + 7
+    else
+      entries[id] = {moment_of(kept[i + 1]), kept[i + 2], moment_of(kept[i + 3]), 0, 0, 0}
+      i = i + 4
     end
-    holder.seen, holder.entries, holder.due, holder.last = state[1], state[2], state[3] or 0, state[4] or 0
   end
-  if now < holder.seen then
-    for id, entry in pairs(holder.entries) do
-      if byte(id) == RATE then
-        entry[1] = entry[1] - (holder.seen - now)
-      end
-    end
-    holder.rewound = true
-  end
-  if holder.due > 0 and now >= holder.due then
-    take_back_what_is_due(holder)
-  end
-  holders[k] = holder
+  return entries
 end
 
+local function load()
+  local holders = {}
+  for k = 1, #KEYS / 2 do
+    local stored = call('GET', KEYS[2 * k - 1])
+    local due, last, entries, rewound = 0, 0, nil, false
+    if stored then
+      local kept, first = {unpack_packed(stored)}, 2
+      if type(kept[2]) == 'number' then
+        due, last, first = kept[2], kept[3], 4
+      end
+      if type(kept[1]) ~= 'number' or not last or first == 2 and not kept[2] then
+        error('mw: the key of a holder holds something else', 0)
+      end
+      rewound = now < kept[1]
+      entries = entries_of(kept, first, min(now, kept[1]))
+    end
+    local holder = {
+      state = KEYS[2 * k - 1], held = KEYS[2 * k], entries = entries or {}, due = due, last = last,
+      changed = false, rewound = rewound, holds = due > 0 and {}
+    }
+    if due > 0 and now >= due then
+      take_back_what_is_due(holder)
+    end
+    holders[k] = holder
+  end
+  return holders
+end
+
+local holders = load()
+
 local function held_by(holder, whose, id)
+  if holder.due == 0 then
+    return false
+  end
   local name = whose .. id
   if holder.holds[name] == nil then
-    local hold = holder.due > 0 and call('HGET', holder.held, name)
+    local hold = call('HGET', holder.held, name)
     holder.holds[name] = hold and unpack_packed(hold) or false
   end
   return holder.holds[name]
 end
 
-local function let_go(holder, whose, id)
-  holder.gone[#holder.gone + 1] = whose .. id
-end
-
 local function hold(holder, id, what)
+  holder.put = holder.put or {}
   holder.put[#holder.put + 1] = rid .. id
   holder.put[#holder.put + 1] = pack(what)
   if holder.due == 0 or what[1] < holder.due then
@@ -255,61 +265,67 @@ local function hold(holder, id, what)
   holder.changed = true
 end
 
-local function write()
-  for _, holder in ipairs(holders) do
-    for i = 1, #holder.gone, 500 do
-      call('HDEL', holder.held, unpack(holder.gone, i, min(i + 499, #holder.gone)))
-    end
-    local holds = holder.due > 0
-    local latest = holds and holder.last or 0
-    if holder.changed or holder.rewound then
-      for id, entry in pairs(holder.entries) do
-        local until_us = byte(id) == RATE and entry[1] or entry[3]
-        if holder.changed and until_us + KEPT < now then
-          holder.entries[id] = nil
-        else
-          latest = max(latest, until_us)
+local function write_state(holder)
+  local holds = holder.due > 0
+  local latest = holds and holder.last or 0
+  local kept = holds and {now, holder.due, holder.last} or {now}
+  local n, oldest = #kept, holder.changed and now - KEPT or 0
+  for id, entry in pairs(holder.entries) do
+    local first, is_rate = entry[1], byte(id) == RATE
+    local till = is_rate and first or entry[3]
+    if till >= oldest then
+      latest = max(latest, till)
+      if is_rate then
+        kept[n + 1], kept[n + 2], kept[n + 3] = id, first - now, entry[2]
+        n = n + 3
+      else
+        kept[n + 1], kept[n + 2], kept[n + 3], kept[n + 4] = id, brief(first), entry[2], brief(till)
+        n = n + 4
+        if entry[4] + entry[5] + entry[6] > 0 then
+          kept[n + 1], kept[n + 2], kept[n + 3] = entry[4], entry[5], entry[6]
+          n = n + 3
         end
       end
-      local ms = format('%.0f', max(1000, math.ceil((latest + KEPT - now) / 1000)))
-      if latest > 0 then
-        local leases = holds and {now, holder.entries, holder.due, holder.last}
-        call('SET', holder.state, pack(leases or {now, holder.entries}), 'PX', ms)
-      else
-        call('DEL', holder.state)
-      end
-      if #holder.put > 0 then
-        call('HSET', holder.held, unpack(holder.put))
-      end
-      if holds then
-        call('PEXPIRE', holder.held, ms)
-      end
     end
+  end
+  local ms = max(1000, math.ceil((latest + KEPT - now) / 1000))
+  if latest > 0 then
+    call('SET', holder.state, pack(unpack(kept)), 'PX', ms)
+  else
+    call('DEL', holder.state)
+  end
+  if holder.put then
+    call('HSET', holder.held, unpack(holder.put))
+  end
+  if holds then
+    call('PEXPIRE', holder.held, ms)
   end
 end
 
-local function reply(word, ...)
-  if verb ~= 'peek' then
-    write()
-  end
-  return pack({word, now, ...}) .. echo
-end
-
--- What is already known of the request.
-
-local rids = KEYS[#KEYS]
-local known = verb ~= 'peek' and call('HGET', rids, rid)
-local fate = known and find('svd', sub(known, 1, 1), 1, true) and sub(known, 1, 1)
-local charged = known and not fate and unpack_packed(known)
-
-local function taken_of(id)
-  if charged then
-    for i = 1, #charged[1], 4 do
-      if charged[1][i] == id then
-        return charged[1][i + 1], charged[1][i + 2], charged[1][i + 3]
-      end
+local function reply(word, told)
+  for k = 1, verb ~= 'peek' and #holders or 0 do
+    local holder, gone = holders[k], holders[k].gone
+    for i = 1, gone and #gone or 0, 500 do
+      call('HDEL', holder.held, unpack(gone, i, min(i + 499, #gone)))
+    end
+    if holder.changed or holder.rewound then
+      write_state(holder)
     end
   end
+  return '\147' .. pack(word, now) .. (told or NONE) .. ARGV[4]
+end
+
+-- What is already known of the request: s, v, d or a, and `charged`: how many values say what it was charged for
+-- good, those, four for each quota: id, take: whole, part, due of a rate, id, start, units, overage of a cap;
+-- and, where there is more to tell, what its answer said of each charge: granted, overage, warned before and
+-- after; or false, of a shadow that was not charged.
+
+local rids, known, fate, charged = KEYS[#KEYS], nil, nil, nil
+
+local function recall()
+  known = call('HGET', rids, rid)
+  fate = known and sub(known, 1, 1)
+  charged = fate == 'a' and {unpack_packed(sub(known, 2))}
 end
 
 -- Closings may not fail for want of memory, and they do not: Redis lets a script go on that has begun with a
@@ -322,108 +338,106 @@ local function mark(word)
   end
 end
 
-local function book_rate(holder, id, i)
-  local denominator, whole, part = number(i), number(i + 1), number(i + 2)
-  local hold_of, had, had_part, due = held_by(holder, rid, id), taken_of(id)
-  if hold_of then
-    had, had_part, due = hold_of[2], hold_of[3], hold_of[4]
-    let_go(holder, rid, id)
+if verb == 'settle' or verb == 'cancel' then
+  local function taken_of(id)
+    for i = 2, charged and charged[1] or 0, 4 do
+      if charged[i] == id then
+        return charged[i + 1], charged[i + 2], charged[i + 3]
+      end
+    end
   end
-  had, had_part = normal(had or 0, had_part or 0, denominator)
-  local entry, after, after_part = holder.entries[id], nil, nil
-  if is_less(had, had_part, whole, part) then
-    local from, from_part = arrival(entry, denominator)
-    whole, part = minus(whole, part, had, had_part, denominator)
-    after, after_part = plus(from, from_part, whole, part, denominator)
-  elseif is_less(whole, part, had, had_part) then
-    whole, part = minus(had, had_part, whole, part, denominator)
-    after, after_part = returned(entry, whole, part, due or 0, denominator)
-  else
-    return
-  end
-  if after ~= (entry and entry[1] or 0) or after_part ~= (entry and entry[2] or 0) then
-    holder.entries[id] = {after, after_part}
-    holder.changed = true
-  end
-end
 
-local function book_cap(holder, id, i)
-  local actual, window, closing = number(i), number(i + 1), number(i + 2)
-  local included, warn = number(i + 3, true), asked[i + 4]
-  local hold_of, start, units, overage = held_by(holder, rid, id), taken_of(id)
-  local base, held = 0, 0
-  if hold_of then
-    start, units, base, held, overage = hold_of[2], hold_of[3], hold_of[4], hold_of[3], 0
-    let_go(holder, rid, id)
+  local function book_rate(holder, id, i)
+    local denominator, whole, part = asked[i], asked[i + 1], asked[i + 2]
+    local hold_of, had, had_part, due = held_by(holder, rid, id), taken_of(id)
+    if hold_of then
+      had, had_part, due = hold_of[2], hold_of[3], hold_of[4]
+      let_go(holder, rid .. id)
+    end
+    had, had_part = normal(had or 0, had_part or 0, denominator)
+    local entry = holder.entries[id]
+    if is_less(had, had_part, whole, part) then
+      local from, from_part = arrival(entry, denominator)
+      whole, part = minus(whole, part, had, had_part, denominator)
+      holder.entries[id] = {plus(from, from_part, whole, part, denominator)}
+      holder.changed = true
+    elseif is_less(whole, part, had, had_part) then
+      local changed = holder.changed
+      whole, part = minus(had, had_part, whole, part, denominator)
+      give_back(holder, id, {0, whole, part, due or 0, denominator})
+      local after = holder.entries[id]
+      if after[1] == (entry and entry[1] or 0) and after[2] == (entry and entry[2] or 0) then
+        holder.entries[id], holder.changed = entry, changed
+      end
+    end
   end
-  start, units, overage = start or window, units or 0, overage or 0
-  local change = max(0, actual - base) - units
-  local before = holder.entries[id] or NEVER
-  if start < before[1] then
-    return
-  elseif start >= before[3] then
-    if change <= 0 then
+
+  local function book_cap(holder, id, i)
+    local actual, window, closing, included, warn = unpack(asked, i, i + 4)
+    local hold_of, start, units, overage = held_by(holder, rid, id), taken_of(id)
+    local base, held = 0, 0
+    if hold_of then
+      start, units, base, held, overage = hold_of[2], hold_of[3], hold_of[4], hold_of[3], 0
+      let_go(holder, rid .. id)
+    end
+    start, units, overage = start and moment_of(start) or window, units or 0, overage or 0
+    local change = max(0, actual - base) - units
+    local before = holder.entries[id] or NEVER
+    if start < before[1] then
+      return
+    elseif start >= before[3] then
+      if change <= 0 then
+        return
+      end
+      before = {start, 0, start == window and closing or start, 0, 0, 0}
+    elseif change == 0 and held == 0 then
       return
     end
-    before = {start, 0, start == window and closing or start, 0, 0, 0}
-  elseif change == 0 and held == 0 then
-    return
-  end
-  local unmarked = min(overage, max(0, -change))
-  local after = recounted(before, change, -held, unmarked, included, warn)
-  holder.entries[id] = after
-  holder.changed = true
-  local marked = max(0, after[5] - before[5] + unmarked)
-  if marked > 0 or after[6] > before[6] then
+    local unmarked = min(overage, max(0, -change))
+    local after = recounted(before, change, -held, unmarked, included, warn)
+    holder.entries[id] = after
+    holder.changed = true
+    local marked = max(0, after[5] - before[5] + unmarked)
     local from, to = 0, 0
     if after[6] > before[6] then
       from, to = before[6], after[6]
     end
-    return {0, marked, from, to}
+    return (marked > 0 or to > 0) and {marked, from, to}
   end
-end
 
-if verb == 'settle' or verb == 'cancel' then
+  recall()
   if fate == 's' then
-    return reply('already', #known > 1 and unpack_packed(sub(known, 2)) or {})
-  elseif fate then
-    return reply('void', {})
+    return reply('already', #known > 1 and sub(known, 2) or NONE)
+  elseif fate and fate ~= 'a' then
+    return reply('void')
   end
   local notes = {}
-  for i = 3, #asked, 7 do
-    local holder, id = holders[number(i)], asked[i + 1]
-    local note
-    if byte(id) == RATE then
+  for i = FIRST, #asked, 7 do
+    local holder, id = holders[asked[i]], asked[i + 1]
+    local letter, note = byte(id), nil
+    if letter == RATE then
       book_rate(holder, id, i + 2)
-    elseif byte(id) == CAP then
+    elseif letter == CAP then
       note = book_cap(holder, id, i + 2)
     else
       local slot = held_by(holder, rid, id)
       if slot then
         give_back(holder, id, slot)
-        let_go(holder, rid, id)
+        let_go(holder, rid .. id)
       end
     end
     if note and verb == 'settle' then
-      note[1] = (i - 3) / 7
-      notes[#notes + 1] = note
+      notes[#notes + 1] = '\147' .. pack((i - FIRST) / 7, note[1]) .. '\146' .. pack(note[2], note[3])
     end
   end
-  mark((verb == 'settle' and 's' or 'v') .. (notes[1] and pack(notes) or ''))
-  return reply(known and 'applied' or 'recovered', notes)
+  local told = array(notes)
+  mark((verb == 'settle' and 's' or 'v') .. (notes[1] and told or ''))
+  return reply(known and 'applied' or 'recovered', told)
 end
-
-if fate and not (fate == 'd' and verb == 'admit') then
-  return reply('void')
-end
-local repeated = verb == 'admit' and (charged or fate == 'd')
 
 -- How each charge stands: what it needs and takes beyond what the request holds already, and whether it fits.
 
-local lease, on_deny, after_rid, FIRST = 0, 'none', '', 3
-if decides then
-  lease, on_deny, after_rid, FIRST = number(4), asked[5], ARGV[3], 6
-end
+local asks, fits, shadows_fit
 
 local function beyond(whole, part, had, had_part, denominator)
   if not is_less(had, had_part, whole, part) then
@@ -432,211 +446,285 @@ local function beyond(whole, part, had, had_part, denominator)
   return minus(whole, part, had, had_part, denominator)
 end
 
-local function ask_rate(ask, i)
-  local denominator = number(i + 6)
+local function ask_rate(holder, id, flags, hold_of, i)
+  local need, need_part, take, take_part = asked[i], asked[i + 1], asked[i + 2], asked[i + 3]
+  local denominator = asked[i + 6]
   local had, had_part = 0, 0
-  if ask.hold then
-    had, had_part = normal(ask.hold[2], ask.hold[3], denominator)
+  if hold_of then
+    had, had_part = normal(hold_of[2], hold_of[3], denominator)
+    need, need_part = beyond(need, need_part, had, had_part, denominator)
+    take, take_part = beyond(take, take_part, had, had_part, denominator)
   end
-  ask.denominator, ask.had, ask.had_part = denominator, had, had_part
-  ask.whole, ask.part = arrival(ask.holder.entries[ask.id], denominator)
-  ask.tolerance, ask.tolerance_part = number(i + 4), number(i + 5)
-  local need, need_part = beyond(number(i), number(i + 1), had, had_part, denominator)
-  ask.take, ask.take_part = beyond(number(i + 2), number(i + 3), had, had_part, denominator)
-  local late, late_part = plus(ask.whole - now, ask.part, need, need_part, denominator)
-  ask.fits = need + need_part == 0 or not is_less(ask.tolerance, ask.tolerance_part, late, late_part)
-  return true
+  local whole, part = arrival(holder.entries[id], denominator)
+  local late, late_part = plus(whole - now, part, need, need_part, denominator)
+  return {
+    holder = holder, id = id, is_rate = true, held = flags % 2 == 1, shadow = flags > 1, hold = hold_of, at = i,
+    whole = whole, part = part, take = take, take_part = take_part, had = had, had_part = had_part,
+    fits = need + need_part == 0 or not is_less(asked[i + 4], asked[i + 5], late, late_part)
+  }
 end
 
-local function ask_count(ask, i)
-  local need, take, most = number(i), number(i + 1), number(i + 2)
-  local entry = ask.holder.entries[ask.id] or NEVER
-  if byte(ask.id) == CAP then
-    local w0, w1, w2, w3 = number(i + 3), number(i + 4), number(i + 5), number(i + 6)
-    if not (repeated or (w0 <= now and now < w3)) then
+-- The count that goes on now: the same while its window is open, else a new one.
+local function standing(entry, w0, w1, w2, w3)
+  local moment = max(entry[1], now)
+  local opening, closing
+  if w1 <= moment and moment < w2 then
+    opening, closing = w1, w2
+  elseif w0 <= moment and moment < w1 then
+    opening, closing = w0, w1
+  elseif w2 <= moment and moment < w3 then
+    opening, closing = w2, w3
+  else
+    return entry
+  end
+  if now >= entry[3] then
+    return {opening, 0, closing, 0, 0, 0}
+  elseif closing == entry[3] then
+    return entry
+  end
+  return {entry[1], entry[2], closing, entry[4], entry[5], entry[6]}
+end
+
+local function ask_count(holder, id, flags, hold_of, i, repeated)
+  local need, take, most = asked[i], asked[i + 1], asked[i + 2]
+  local entry, handed = holder.entries[id] or NEVER, false
+  if byte(id) == CAP then
+    local w0, w3 = asked[i + 3], asked[i + 6]
+    if not repeated and (now < w0 or now >= w3) then
+      return nil
+    end
+    entry = standing(entry, w0, asked[i + 4], asked[i + 5], w3)
+  elseif ARGV[3] ~= '' then
+    handed = held_by(holder, ARGV[3], id)
+  end
+  local room = most - entry[2] + (handed and handed[3] or 0)
+  if hold_of then
+    local had = hold_of[4] + hold_of[3]
+    need, take = max(0, need - had), max(0, take - had)
+  end
+  return {
+    holder = holder, id = id, is_rate = false, held = flags % 2 == 1, shadow = flags > 1, hold = hold_of, at = i,
+    entry = entry, handed = handed, granted = min(take, max(need, room)), total = 0, overage = 0, from = 0, to = 0,
+    fits = need <= max(0, room)
+  }
+end
+
+-- Looks at all charges; says whether the windows of all lie around now.
+local function look(repeated)
+  asks, fits, shadows_fit = {}, true, true
+  local decides = verb ~= 'peek' and not repeated
+  for i = FIRST, #asked, 12 do
+    local holder, id, flags = holders[asked[i]], asked[i + 1], asked[i + 2]
+    local hold_of = flags % 2 == 1 and decides and held_by(holder, rid, id)
+    local ask
+    if byte(id) == RATE then
+      ask = ask_rate(holder, id, flags, hold_of, i + 3)
+    else
+      ask = ask_count(holder, id, flags, hold_of, i + 3, repeated)
+    end
+    if not ask then
       return false
     end
-    ask.included, ask.warn = number(i + 7, true), asked[i + 8]
-    entry = standing(entry, w0, w1, w2, w3)
+    asks[#asks + 1] = ask
+    if ask.shadow then
+      shadows_fit = shadows_fit and ask.fits
+    else
+      fits = fits and ask.fits
+    end
   end
-  local room = most - entry[2]
-  if byte(ask.id) == SLOTS and after_rid ~= '' then
-    ask.handed = held_by(ask.holder, after_rid, ask.id)
-    room = room + (ask.handed and ask.handed[3] or 0)
-  end
-  local had = ask.hold and ask.hold[4] + ask.hold[3] or 0
-  need, take = max(0, need - had), max(0, take - had)
-  ask.entry, ask.fits, ask.granted = entry, need <= max(0, room), min(take, max(need, room))
   return true
 end
 
-local asks, fits, shadows_fit = {}, true, true
-
-for i = FIRST, #asked, 12 do
-  local flags = number(i + 2)
-  local ask = {holder = holders[number(i)], id = asked[i + 1], held = flags % 2 == 1, shadow = flags > 1}
-  if ask.held and decides and not repeated then
-    ask.hold = held_by(ask.holder, rid, ask.id)
-  end
-  local covered
-  if byte(ask.id) == RATE then
-    covered = ask_rate(ask, i + 3)
-  else
-    covered = ask_count(ask, i + 3)
-  end
-  if not covered then
-    return reply('refresh')
-  end
-  asks[#asks + 1] = ask
-  if ask.shadow then
-    shadows_fit = shadows_fit and ask.fits
-  else
-    fits = fits and ask.fits
-  end
-end
-
-local NOTHING = {0, 0, 0, 0}
-
--- A reading, as of before the charge; `said` is what else there is to tell of a count.
-local function read(ask, fit, said)
-  fit = fit and 1 or 0
-  if ask.whole then
-    return {ask.whole, ask.part, fit}
+-- A reading: of a rate {{whole, part}, fits}; of others {{start, used}, fits, until, granted}, with overage and
+-- {warned before, warned after} where there is any.
+local function reading(ask, fit, granted, overage, from, to)
+  if ask.is_rate then
+    return '\146\146' .. pack(ask.whole, ask.part, fit)
   end
   local entry = ask.entry
-  said = said or NOTHING
-  return {entry[1], entry[2], fit, entry[3], said[1], said[2], said[3], said[4]}
+  if overage + to == 0 then
+    return '\148\146' .. pack(entry[1], entry[2], fit, entry[3], granted)
+  end
+  return '\150\146' .. pack(entry[1], entry[2], fit, entry[3], granted, overage) .. '\146' .. pack(from, to)
 end
 
-local function all_read(of)
+-- Readings as of before the charge.
+local function before(fit_of)
   local readings = {}
   for k, ask in ipairs(asks) do
-    readings[k] = of(ask, k)
+    readings[k] = reading(ask, fit_of and fit_of(k) or not fit_of and ask.fits, 0, 0, 0, 0)
   end
-  return unpack(readings)
-end
-
-if repeated and fate == 'd' then
-  return reply('denied', all_read(function(ask, k)
-    return read(ask, sub(known, k + 1, k + 1) == '1')
-  end))
-elseif repeated then
-  local said = charged[2]
-  return reply('admitted', all_read(function(ask, k)
-    if said and not said[k] then
-      return read(ask, ask.fits)
-    end
-    return read(ask, true, said and said[k] or ask.granted and {ask.granted, 0, 0, 0})
-  end))
-end
-
-if verb == 'peek' or not fits and on_deny == 'none' then
-  return reply(fits and 'admitted' or 'denied', all_read(function(ask)
-    return read(ask, ask.fits)
-  end))
-end
-
-if not fits then
-  local flags = ''
-  for _, ask in ipairs(asks) do
-    flags = flags .. (ask.fits and '1' or '0')
-    if ask.whole and not ask.shadow and (on_deny == 'all' or not ask.fits) then
-      local full, full_part = plus(now, 0, ask.tolerance, ask.tolerance_part, ask.denominator)
-      local whole, part = plus(ask.whole, ask.part, ask.take, ask.take_part, ask.denominator)
-      if is_less(full, full_part, whole, part) then
-        whole, part = full, full_part
-      end
-      if is_less(ask.whole, ask.part, whole, part) then
-        ask.whole, ask.part = whole, part
-      end
-      ask.holder.entries[ask.id] = {ask.whole, ask.part}
-      ask.holder.changed = true
-    end
-  end
-  local denied = reply('denied', all_read(function(ask)
-    return read(ask, ask.fits)
-  end))
-  mark('d' .. flags)
-  return denied
+  return array(readings)
 end
 
 -- The charge. What a request is charged for good is kept with the request, what it holds with the holder.
 
-local taken, said, special = {}, {}, false
+local taken = {0}
 
 local function charge_rate(ask)
-  local takes = ask.take + ask.take_part > 0
-  ask.whole, ask.part = plus(ask.whole, ask.part, ask.take, ask.take_part, ask.denominator)
+  local holder, id, denominator = ask.holder, ask.id, asked[ask.at + 6]
+  local take, take_part = ask.take, ask.take_part
+  local takes = take + take_part > 0
   if takes then
-    ask.holder.entries[ask.id] = {ask.whole, ask.part}
-    ask.holder.changed = true
+    ask.whole, ask.part = plus(ask.whole, ask.part, take, take_part, denominator)
+    holder.entries[id] = {ask.whole, ask.part}
+    holder.changed = true
   end
-  if not ask.held then
-    if takes then
-      local n = #taken
-      taken[n + 1], taken[n + 2], taken[n + 3], taken[n + 4] = ask.id, ask.take, ask.take_part, ask.whole
+  if ask.held then
+    if takes or ask.hold then
+      local whole, part = plus(ask.had, ask.had_part, take, take_part, denominator)
+      hold(holder, id, {now + lease, whole, part, ask.whole, denominator})
     end
-  elseif takes or ask.hold then
-    local whole, part = plus(ask.had, ask.had_part, ask.take, ask.take_part, ask.denominator)
-    hold(ask.holder, ask.id, {now + lease, whole, part, ask.whole, ask.denominator})
+  elseif takes then
+    local n = #taken
+    taken[n + 1], taken[n + 2], taken[n + 3], taken[n + 4] = id, take, take_part, ask.whole
   end
 end
 
 local function charge_count(ask)
-  local before, units, after = ask.entry, ask.granted, nil
-  if byte(ask.id) == SLOTS then
+  local holder, id, earlier, units, held = ask.holder, ask.id, ask.entry, ask.granted, ask.held
+  local after
+  if byte(id) == SLOTS then
     local handed = ask.handed and ask.handed[3] or 0
-    after = {0, before[2] - handed + units, max(before[3], now + lease), 0, 0, 0}
+    after = {0, earlier[2] - handed + units, max(earlier[3], now + lease), 0, 0, 0}
     if ask.handed then
-      let_go(ask.holder, after_rid, ask.id)
+      let_go(holder, ARGV[3] .. id)
     end
   else
-    after = recounted(before, units, ask.held and units or 0, 0, ask.included, ask.warn)
+    after = recounted(earlier, units, held and units or 0, 0, asked[ask.at + 7], asked[ask.at + 8])
   end
   if units > 0 or ask.hold or ask.handed then
-    ask.holder.entries[ask.id] = after
+    holder.entries[id] = after
+    holder.changed = true
+  end
+  local start, total, base, hold_of = after[1], units, 0, ask.hold
+  if hold_of and hold_of[2] == start then
+    total, base = hold_of[3] + units, hold_of[4]
+  elseif hold_of then
+    base = hold_of[4] + hold_of[3]
+  end
+  ask.entry, ask.total, ask.overage = after, base + total, after[5] - earlier[5]
+  if after[6] > earlier[6] then
+    ask.from, ask.to = earlier[6], after[6]
+  end
+  if held then
+    if units > 0 or hold_of then
+      hold(holder, id, {now + lease, start, total, base})
+    end
+  elseif units > 0 then
+    local n = #taken
+    taken[n + 1], taken[n + 2], taken[n + 3], taken[n + 4] = id, brief(start), units, ask.overage
+  end
+end
+
+-- Charges all, and gives the readings after it.
+local function charge()
+  local readings, special = {}, false
+  for k, ask in ipairs(asks) do
+    local applies = not ask.shadow or verb == 'topup' and ask.fits or verb == 'admit' and shadows_fit
+    ask.applied = applies
+    if not applies then
+      special = true
+      readings[k] = reading(ask, ask.fits, 0, 0, 0, 0)
+    else
+      if ask.is_rate then
+        charge_rate(ask)
+      else
+        charge_count(ask)
+        special = special or ask.held or ask.overage + ask.to > 0
+      end
+      readings[k] = reading(ask, true, ask.total, ask.overage, ask.from, ask.to)
+    end
+  end
+  taken[1] = #taken
+  for _, ask in ipairs(special and asks or {}) do
+    local n = #taken
+    if not ask.applied then
+      taken[n + 1] = false
+    else
+      taken[n + 1], taken[n + 2] = ask.total or 0, ask.overage or 0
+      taken[n + 3], taken[n + 4] = ask.from or 0, ask.to or 0
+    end
+  end
+  return array(readings)
+end
+
+local covered
+
+if verb == 'topup' then
+  recall()
+  if fate and fate ~= 'a' then
+    return reply('void')
+  end
+end
+
+covered = look(false)
+if verb ~= 'admit' then
+  if not covered then
+    return reply('refresh')
+  elseif verb == 'topup' and fits then
+    return reply('admitted', charge())
+  end
+  return reply(fits and 'admitted' or 'denied', before())
+end
+
+-- Who is admitted is marked first: where there is a mark already, the request is known, and nothing is charged.
+if covered and fits then
+  local readings = charge()
+  if call('HSETNX', rids, rid, 'a' .. pack(unpack(taken))) == 1 then
+    call('PEXPIRE', rids, REMEMBERED)
+    return reply('admitted', readings)
+  end
+  holders = load()
+end
+
+recall()
+if charged then
+  look(true)
+  local readings, at = {}, charged[1] + 1
+  local told = charged[at] ~= nil
+  for k, ask in ipairs(asks) do
+    if told and not charged[at] then
+      readings[k] = reading(ask, ask.fits, 0, 0, 0, 0)
+      at = at + 1
+    elseif told then
+      readings[k] = reading(ask, true, charged[at], charged[at + 1], charged[at + 2], charged[at + 3])
+      at = at + 4
+    else
+      readings[k] = reading(ask, true, ask.granted, 0, 0, 0)
+    end
+  end
+  return reply('admitted', array(readings))
+elseif fate == 'd' then
+  look(true)
+  return reply('denied', before(function(k)
+    return sub(known, k + 1, k + 1) == '1'
+  end))
+elseif fate then
+  return reply('void')
+elseif not covered then
+  return reply('refresh')
+elseif on_deny == 'none' then
+  return reply('denied', before())
+end
+
+-- Denied, and counted all the same: what is left of the burst may go, and no debt arises.
+local flags = 'd'
+for _, ask in ipairs(asks) do
+  flags = flags .. (ask.fits and '1' or '0')
+  if ask.is_rate and not ask.shadow and (on_deny == 'all' or not ask.fits) then
+    local denominator = asked[ask.at + 6]
+    local full, full_part = plus(now, 0, asked[ask.at + 4], asked[ask.at + 5], denominator)
+    local whole, part = plus(ask.whole, ask.part, ask.take, ask.take_part, denominator)
+    if is_less(full, full_part, whole, part) then
+      whole, part = full, full_part
+    end
+    if is_less(ask.whole, ask.part, whole, part) then
+      ask.whole, ask.part = whole, part
+    end
+    ask.holder.entries[ask.id] = {ask.whole, ask.part}
     ask.holder.changed = true
   end
-  local overage, from, to = after[5] - before[5], 0, 0
-  if after[6] > before[6] then
-    from, to = before[6], after[6]
-  end
-  local start, total, base = after[1], units, 0
-  if ask.hold and ask.hold[2] == start then
-    total, base = ask.hold[3] + units, ask.hold[4]
-  elseif ask.hold then
-    base = ask.hold[4] + ask.hold[3]
-  end
-  if not ask.held then
-    if units > 0 then
-      local n = #taken
-      taken[n + 1], taken[n + 2], taken[n + 3], taken[n + 4] = ask.id, start, units, overage
-    end
-  elseif units > 0 or ask.hold then
-    hold(ask.holder, ask.id, {now + lease, start, total, base})
-  end
-  ask.entry = after
-  special = special or ask.held or overage > 0 or to > 0
-  return {base + total, overage, from, to}
 end
-
-for k, ask in ipairs(asks) do
-  ask.applied = not ask.shadow or (verb == 'topup' and ask.fits) or (verb == 'admit' and shadows_fit)
-  if not ask.applied then
-    said[k], special = false, true
-  elseif ask.whole then
-    charge_rate(ask)
-    said[k] = NOTHING
-  else
-    said[k] = charge_count(ask)
-  end
-end
-
-local admitted = reply('admitted', all_read(function(ask, k)
-  return read(ask, ask.applied or ask.fits, ask.applied and said[k])
-end))
-if verb == 'admit' then
-  call('HSET', rids, rid, pack({taken, special and said or nil}))
-  call('PEXPIRE', rids, REMEMBERED)
-end
-return admitted
+mark(flags)
+return reply('denied', before())

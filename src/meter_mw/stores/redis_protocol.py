@@ -4,33 +4,33 @@ Rule 1: a command is one call of one script, whatever it charges and whosever; t
 a hash tag, the subject's and its keys' the same.
 Rule 2: what is asked and answered travels packed (MessagePack), its numbers as integers, never as floats.
 Rule 3: a call may be sent again as it is: the rid makes it idempotent.
-Rule 4: a reply ends with the echo of its call, so that one which strayed is never taken for another's.
+Rule 4: what is the same in each call is packed once: a caller that asks the same tuple of charges again
+only adds the times, the rid and the echo.
+Rule 5: a reply ends with the echo of its call, so that one which strayed is never taken for another's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import struct
 from importlib.resources import files
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 from hiredis import pack_command
 
-from meter_mw.quota import Rate, Slots, Span, closing_of
-from meter_mw.stores.echoes import SIZE, new_echo
+from meter_mw.quota import Rate, Slots, closing_of
+from meter_mw.stores.echoes import SIZE, Echo, new_echo
 from meter_mw.stores.port import (
     NO_WINDOWS,
-    Admit,
     Cancel,
     Closed,
     Note,
     Outcome,
-    Reading,
     StoreUnavailable,
     Tally,
     TopUp,
-    Verdict,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from meter_mw.model import RequestId
     from meter_mw.quota import Cap
-    from meter_mw.stores.port import Booking, Charge, Closing
+    from meter_mw.stores.port import Admit, Booking, Charge, Closing
 
 Argument: TypeAlias = bytes | str | int
 Call: TypeAlias = tuple[Argument, ...]
@@ -52,124 +52,189 @@ SERVER_CLOCK = -1
 """Says that the server's own clock is to decide."""
 
 _HOLDER = re.compile(r"[A-Za-z0-9_-]{1,64}(:[a-z][A-Za-z0-9_-]{1,64})?")
-_MINUTE_MS = 60_000
 _HELD, _SHADOW = 1, 2
+_MOST_KNOWN = 1024
+_MINUTE_MS = 60_000
+_MINUTES = [b"%02d" % each for each in range(60)]
+_TIMES = struct.Struct(">BqBQ")
+_INT64, _UINT64 = 0xD3, 0xCF
+_EVALSHA = b"\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n" % DIGEST.encode()
+_EVAL = b"\r\n$4\r\nEVAL\r\n$%d\r\n%s\r\n" % (len(SCRIPT.encode()), SCRIPT.encode())
+_RID, _NO_AFTER, _AFTER = b"\r\n$16\r\n", b"\r\n$0\r\n\r\n$%d\r\n" % SIZE, b"\r\n$%d\r\n" % SIZE
 _encoder = msgspec.msgpack.Encoder()
-_tallies = msgspec.msgpack.Decoder(list[str | int | list[int]])
-_closings = msgspec.msgpack.Decoder(tuple[str, int, list[tuple[int, int, int, int]] | dict[str, int]])
-"""Lua packs an empty table as a mapping."""
-_T = TypeVar("_T")
-_VERDICTS = {each.value: each for each in Verdict}
-_OUTCOMES = {each.value: each for each in Outcome}
+
+
+class _Ended(NamedTuple):
+    """What a closing is answered."""
+
+    outcome: Outcome
+    now_us: int
+    notes: tuple[Note, ...]
+
+
+_tallies = msgspec.msgpack.Decoder(Tally)
+_closings = msgspec.msgpack.Decoder(_Ended)
 
 
 class GarbledReply(StoreUnavailable):
     """A reply that `meter.lua` does not give."""
 
 
-def admit_call(command: Admit | TopUp, clock: int) -> Call:
+class ScriptCall(NamedTuple):
+    """A call of the script, as a command is one, with its `packed` bytes in place of all but a key."""
+
+    name: str
+    packed: bytes
+    keys: int
+    key: str
+    echo: Echo
+
+
+def admit_call(command: Admit | TopUp, clock: int) -> ScriptCall:
     """Give the call that decides `command`; `clock` is the time in µs, or SERVER_CLOCK."""
-    keys = _Keys(command.tag, command.rid)
-    asked: list[object] = ["topup", clock, command.not_after_us, command.lease_us, "none"]
-    after = b""
-    if isinstance(command, Admit):
-        asked[0], asked[4] = "admit", command.on_deny.value
-        after = b"" if command.after is None else _bytes_of(command.after)
-    for charge in command.charges:
-        asked += keys.charge(charge)
-    return keys.call(asked, after)
+    if isinstance(command, TopUp):
+        form = _form(command.tag, command.charges, ("topup", command.lease_us, "none"))
+        after = None
+    else:
+        form = _known_form(command)
+        after = command.after
+    return form.call(command.rid, clock, command.not_after_us, after)
 
 
-def closing_call(closing: Closing, clock: int) -> Call:
+def closing_call(closing: Closing, clock: int) -> ScriptCall:
     """Give the call that settles or cancels."""
-    keys = _Keys(closing.tag, closing.rid)
-    asked: list[object] = ["cancel" if isinstance(closing, Cancel) else "settle", clock]
+    holders = _Holders(closing.tag)
+    asked: list[object] = ["cancel" if isinstance(closing, Cancel) else "settle", 0, ""]
     for booking in closing.bookings:
-        asked += keys.booking(booking)
-    return keys.call(asked)
+        asked += holders.booking(booking)
+    return holders.form(asked).call(closing.rid, clock, 0, None)
 
 
-def peek_call(tag: str, charges: tuple[Charge, ...], clock: int) -> Call:
+def peek_call(tag: str, charges: tuple[Charge, ...], clock: int) -> ScriptCall:
     """Give the call that reads."""
-    keys = _Keys(tag, None)
-    asked: list[object] = ["peek", clock]
-    for charge in charges:
-        asked += keys.charge(charge)
-    return keys.call(asked)
+    return _form(tag, charges, ("peek", 0, "")).call(None, clock, 0, None)
 
 
 def pack(calls: Sequence[Call]) -> bytes:
     """Give the bytes of all calls, one behind the other."""
-    return b"".join([pack_command(each) for each in calls])  # type: ignore[arg-type]  # it means tuple[..., ...]
+    return b"".join([each.packed if isinstance(each, ScriptCall) else _packed(each) for each in calls])
+
+
+def _packed(call: Call) -> bytes:
+    return bytes(pack_command(call))  # type: ignore[arg-type]  # it means tuple[..., ...]
 
 
 def with_script(call: Call) -> Call:
     """Give the same call for a server that has lost the script: it is sent along."""
+    if isinstance(call, ScriptCall):
+        return call._replace(name="EVAL", packed=call.packed.replace(_EVALSHA, _EVAL, 1))
     return ("EVAL", SCRIPT, *call[2:])
 
 
 def tally(reply: object) -> Tally:
     """Read the answer to an admission, a top-up or a look."""
-    match _unpacked(reply, _tallies):
-        case [str(verdict), int(now_us), *readings] if verdict in _VERDICTS:
-            return Tally(_VERDICTS[verdict], now_us, tuple(map(_reading, readings)))
-    raise GarbledReply(f"expected a verdict, a time and readings, got {reply!r:.200}")
+    try:
+        return _tallies.decode(reply[:-SIZE])  # type: ignore[index]  # what has no bytes fails
+    except (msgspec.DecodeError, TypeError):
+        raise GarbledReply(f"expected a verdict, a time and readings, got {reply!r:.200}") from None
 
 
 def closed(reply: object) -> tuple[Closed, int]:
     """Read the answer to a closing, and the store's time."""
-    match _unpacked(reply, _closings):
-        case [str(word), int(now_us), notes] if word in _OUTCOMES:
-            return Closed(
-                _OUTCOMES[word], tuple(map(_note, notes if isinstance(notes, list) else ()))
-            ), now_us
-    raise GarbledReply(f"expected an outcome, a time and notes, got {reply!r:.200}")
-
-
-def _unpacked(reply: object, decoder: msgspec.msgpack.Decoder[_T]) -> _T | None:
     try:
-        return decoder.decode(reply[:-SIZE]) if isinstance(reply, bytes) else None
-    except msgspec.DecodeError:
-        return None
+        outcome, now_us, notes = _closings.decode(reply[:-SIZE])  # type: ignore[index]
+    except (msgspec.DecodeError, TypeError):
+        raise GarbledReply(f"expected an outcome, a time and notes, got {reply!r:.200}") from None
+    return Closed(outcome, notes), now_us
 
 
-def _note(found: tuple[int, int, int, int]) -> Note:
-    booking, overage, before, after = found
-    return Note(booking, overage, (before, after))
+class _Form(NamedTuple):
+    """A call without what a request adds: its parts up to the minute, the times, and the rid."""
+
+    charges: object
+    told: object
+    key: str
+    keys: int
+    to_minute: bytes
+    to_times: bytes
+    to_rid: bytes
+
+    def call(self, rid: RequestId | None, clock: int, fence_us: int, after: RequestId | None) -> ScriptCall:
+        """Put the call together.
+
+        The minute is the one that the rid itself tells (RFC 9562, section 5.7), so that every command about
+        a request finds the same key, whenever it comes. A key lives for minutes, so the minute of the hour is
+        enough.
+        """
+        raw, minute = b"", b""
+        if rid is not None:
+            raw = _bytes_of(rid)
+            minute = _MINUTES[int.from_bytes(raw[:6], "big") // _MINUTE_MS % 60]
+        echo = new_echo()
+        packed = b"".join(
+            (
+                self.to_minute,
+                minute,
+                self.to_times,
+                _TIMES.pack(_INT64, clock, _UINT64, fence_us),
+                self.to_rid,
+                raw,
+                _NO_AFTER if after is None else b"".join((_RID, _bytes_of(after), _AFTER)),
+                echo,
+                b"\r\n",
+            )
+        )
+        return ScriptCall("EVALSHA", packed, self.keys, self.key, echo)
 
 
-def _reading(found: object) -> Reading:
-    """Read a rate's three numbers, or the eight of another quota; that they are numbers is known."""
-    if isinstance(found, list) and len(found) == 3:
-        return Reading(Span(found[0], found[1]), found[2] == 1)
-    if isinstance(found, list) and len(found) == 8:
-        start, used, fits, until, granted, overage, before, after = found
-        return Reading(Span(start, used), fits == 1, until, granted, overage, (before, after))
-    raise GarbledReply(f"expected a reading, got {found!r:.200}")
+_known: dict[object, _Form] = {}
+"""Forms that were asked for before, by subject and the identity of the tuple of charges, which they hold."""
 
 
-class _Keys:
-    """The keys of one call: of each holder two, and of the request's minute one.
+def _known_form(command: Admit) -> _Form:
+    """Give the form of an admission; what is asked with the same tuple of charges is packed once."""
+    charges, told = command.charges, (command.lease_us, command.on_deny)
+    key = (command.tag, id(charges))
+    form = _known.get(key)
+    if form is None or form.charges is not charges or form.told != told:
+        form = _form(command.tag, charges, ("admit", command.lease_us, command.on_deny.value), told)
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[key] = form
+    return form
 
-    The minute is the one that the rid itself tells (RFC 9562, section 5.7), so that every command about
-    a request finds the same key, whenever it comes.
-    """
 
-    __slots__ = ("_holders", "_keys", "_rid", "_rids", "_tag")
+def _form(tag: str, charges: tuple[Charge, ...], head: Sequence[object], told: object = None) -> _Form:
+    holders = _Holders(tag)
+    asked = [*head]
+    for charge in charges:
+        asked += holders.charge(charge)
+    return holders.form(asked, charges, told, marks=head[0] != "peek")
 
-    def __init__(self, tag: str, rid: RequestId | None) -> None:
+
+class _Holders:
+    """The holders that a call is about, each with two keys; the subject's own is the first."""
+
+    __slots__ = ("_holders", "_keys", "_tag")
+
+    def __init__(self, tag: str) -> None:
         self._tag = tag
-        self._rid = b"" if rid is None else _bytes_of(rid)
         self._keys = [*_names(tag)]
         self._holders = {"": 1, tag: 1}
-        minute = int.from_bytes(self._rid[:6], "big") // _MINUTE_MS
-        self._rids = () if rid is None else (f"{self._keys[0]}:{minute}",)
 
-    def call(self, asked: list[object], after: bytes = b"") -> Call:
-        """Put the call together."""
-        keys = len(self._keys) + len(self._rids)
-        packed = _encoder.encode(asked)
-        return ("EVALSHA", DIGEST, keys, *self._keys, *self._rids, packed, self._rid, after, new_echo())
+    def form(
+        self, asked: list[object], charges: object = None, told: object = None, *, marks: bool = True
+    ) -> _Form:
+        """Give the form of a call; one that `marks` has a last key, that of its request's minute."""
+        key, keys = self._keys[0], len(self._keys) + marks
+        head = b"*%d%s$%d\r\n%d\r\n" % (keys + 7, _EVALSHA, len(str(keys)), keys)
+        head += b"".join([_bulk(each.encode()) for each in self._keys])
+        minute = f"{key}:".encode()
+        packed = _values(asked)
+        to_minute = head + b"$%d\r\n%s" % (len(minute) + 2, minute) if marks else head
+        to_times = b"%s$%d\r\n" % (b"\r\n" if marks else b"", _TIMES.size + len(packed))
+        to_rid = packed + (_RID if marks else b"\r\n$0\r\n")
+        return _Form(charges, told, key, keys, to_minute, to_times, to_rid)
 
     def _holder(self, name: str) -> int:
         number = self._holders.get(name)
@@ -203,6 +268,15 @@ class _Keys:
         window = booking.window_us
         closing = closing_of(charge.windows or NO_WINDOWS, window)
         return (*head, booking.actual, window, closing, *_marks(quota))
+
+
+def _bulk(value: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(value), value)
+
+
+def _values(asked: list[object]) -> bytes:
+    """Pack values one behind the other: an array without its head (MessagePack, "array format family")."""
+    return _encoder.encode(asked)[1 if len(asked) < 16 else 3 :]
 
 
 def _marks(cap: Cap) -> tuple[object, str]:
