@@ -7,6 +7,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from meter_mw.leasing.gauges import Figures
     from meter_mw.leasing.pool import Share
     from meter_mw.model import RequestId
     from meter_mw.policy.policy import Caller, Route
@@ -51,6 +54,42 @@ class Reached:
     start_us: int
 
 
+class Lent(NamedTuple):
+    """What of a request was taken from leases: the store was not asked for that.
+
+    `lines` are all that bear on it, in their order; `places` say where in them those of each share are.
+    """
+
+    shares: tuple[Share, ...]
+    lines: tuple[Line, ...]
+    places: tuple[tuple[int, ...], ...]
+
+    def figures(self, now_us: int) -> list[Figures]:
+        """Give how the caller stands with the limits, where all of them are lent."""
+        if len(self.shares) == 1:
+            return self.shares[0].figures(now_us)
+        return [figures for _, figures in sorted(self._placed(now_us), key=_place)]
+
+    def standings(self, asked: Sequence[Standing], now_us: int) -> tuple[Standing, ...]:
+        """Give how the caller stands with all limits; `asked` is what the store said of the others."""
+        lent = dict(self._placed(now_us))
+        others = iter(asked)
+        return tuple(
+            Standing(line, figures.remaining, figures.reset_us, 0, figures.used, figures.start_us)
+            if (figures := lent.get(place)) is not None
+            else next(others)
+            for place, line in enumerate(self.lines)
+        )
+
+    def _placed(self, now_us: int) -> Iterator[tuple[int, Figures]]:
+        for places, share in zip(self.places, self.shares, strict=True):
+            yield from zip(places, share.figures(now_us), strict=True)
+
+
+def _place(found: tuple[int, Figures]) -> int:
+    return found[0]
+
+
 class Admission(NamedTuple):
     """The answer for the whole request, and what has to be settled when it ends.
 
@@ -59,8 +98,8 @@ class Admission(NamedTuple):
     that each charge was given. `overage` are the units of this request beyond what a limit includes. Of a
     part of a long exchange `first` is the rid of its first, and `part` its number. `sized` says that the
     length of the request's body was declared. `asked_us` is when the store charged it, or may have; 0 where
-    it surely did not. `shares` were taken from leases: of what they stand for the store was not asked, and
-    `lines`, `charges`, `windows` and `granted` are about the rest.
+    it surely did not. What is `lent` the store was not asked for: `lines`, `charges`, `windows`, `granted`
+    and `standings` are about the rest.
     """
 
     answer: Answer
@@ -82,7 +121,14 @@ class Admission(NamedTuple):
     part: int = 0
     sized: bool = False
     asked_us: int = 0
-    shares: tuple[Share, ...] = ()
+    lent: Lent | None = None
+
+    @property
+    def every_standing(self) -> tuple[Standing, ...]:
+        """How the caller stands with all limits; empty where the store did not answer."""
+        if self.lent is None or (self.lines and not self.standings):
+            return self.standings
+        return self.lent.standings(self.standings, self.now_us)
 
     @property
     def serves(self) -> bool:

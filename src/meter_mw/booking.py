@@ -109,8 +109,7 @@ class Books:
 
         What was taken from leases is noted first: who is killed in between errs on the safe side of a cap.
         """
-        for share in admission.shares:
-            share.lease.end(charged=closing.is_charged(self._policy, admission, receipt))
+        self._end_shares(admission, receipt)
         settlement = closing.settlement(self._policy, admission, receipt) if admission.charges else None
         settled = (
             settlement is not None
@@ -123,6 +122,12 @@ class Books:
         if admission.charges:
             self._trail.leave(admission.rid)
         return Booked(None if settled else settlement, position)
+
+    def _end_shares(self, admission: Admission, receipt: Receipt) -> None:
+        if admission.lent is not None:
+            charged = closing.is_charged(self._policy, admission, receipt)
+            for share in admission.lent.shares:
+                share.lease.end(charged=charged)
 
     def _written(self, admission: Admission, method: str, receipt: Receipt) -> bytes:
         """Give the event of an exchange; of a plain one by a form, which holds what others have in common."""
@@ -146,8 +151,7 @@ class Books:
 
     def close_empty(self, admission: Admission, receipt: Receipt) -> Settle | None:
         """Give what is booked for a part in which nothing passed, and which has no event."""
-        for share in admission.shares:
-            share.lease.end(charged=closing.is_charged(self._policy, admission, receipt))
+        self._end_shares(admission, receipt)
         settlement = closing.settlement(self._policy, admission, receipt)
         packed = self._trail.packed(settlement, admission.asked_us)
         if settlement is not None and packed:

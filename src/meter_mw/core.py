@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meter_mw.admission import Admission, Answer, Refused
+from meter_mw.admission import Admission, Answer, Lent, Refused
 from meter_mw.charging import charges_of, window_of
 from meter_mw.identifying import NOBODY, identify
-from meter_mw.judging import judged, standing
+from meter_mw.judging import judged
 from meter_mw.model import Count
 from meter_mw.policy.paths import OddPath
 from meter_mw.policy.policy import NO_ROUTE, Mode
@@ -29,7 +29,6 @@ from meter_mw.talk import FENCE, ROUNDS, Price
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from meter_mw.admission import Standing
     from meter_mw.leasing.pool import Share
     from meter_mw.model import Request, RequestId
     from meter_mw.policy.policy import Caller, Policy, Route
@@ -92,7 +91,8 @@ def at_once(policy: Policy, ready: Ready, rid: RequestId, now_us: int) -> Admiss
     """Decide a request for which nobody need be asked: from leases, or as it was refused a moment ago."""
     drawn = ready.draw(now_us)
     if None not in drawn:
-        return _lent(rid, now_us, ready, drawn)
+        lent = _lent(ready, drawn) if drawn else None
+        return Admission(Answer.ALLOWED, rid, now_us, ready.route, ready.caller, lent=lent)
     _give_back(drawn)
     asked = Admission(Answer.ALLOWED, rid, now_us, ready.route, ready.caller)
     return _refused_again(policy, asked, ready)
@@ -107,7 +107,7 @@ def _judge(policy: Policy, asked: Admission, ready: Ready, *, learning: bool) ->
     drawn = ready.draw(asked.now_us)
     part = ready.part(drawn)
     if not part.lines:
-        return _lent(asked.rid, asked.now_us, ready, drawn)
+        return asked._replace(lent=_lent(ready, drawn)) if drawn else asked
     try:
         admission = yield from _decide(
             policy, asked._replace(lines=part.lines), ready.caller, ready=(ready, part)
@@ -118,45 +118,17 @@ def _judge(policy: Policy, asked: Admission, ready: Ready, *, learning: bool) ->
     if not admission.serves:
         _give_back(drawn)
     elif any(drawn):
-        return _with_lent(admission, ready, part, drawn)
+        return admission._replace(lent=_lent(ready, drawn))
     return admission
 
 
-def _lent(rid: RequestId, now_us: int, ready: Ready, drawn: Sequence[Share | None]) -> Admission:
-    """Serve a request from what was lent to this process."""
-    standings = _standings(ready, drawn, now_us)
+def _lent(ready: Ready, drawn: Sequence[Share | None]) -> Lent:
+    """Give what was taken from leases."""
     shares = tuple([share for share in drawn if share is not None])
-    return Admission(
-        Answer.ALLOWED, rid, now_us, ready.route, ready.caller, standings=standings, shares=shares
-    )
-
-
-def _with_lent(admission: Admission, ready: Ready, part: Part, drawn: Sequence[Share | None]) -> Admission:
-    """Say of a request that the store admitted in part how it stands with all limits, in their order."""
-    shares = tuple(share for share in drawn if share is not None)
-    if not admission.standings:
-        return admission._replace(shares=shares)
-    asked = dict(zip(part.places, admission.standings, strict=True))
-    taken = iter(_standings(ready, drawn, admission.now_us))
-    standings = (asked[place] if place in asked else next(taken) for place in range(len(ready.asked.lines)))
-    return admission._replace(shares=shares, standings=tuple(standings))
-
-
-def _standings(ready: Ready, drawn: Sequence[Share | None], now_us: int) -> tuple[Standing, ...]:
-    """Say how a caller stands with what was lent, in the order of the limits."""
-    lines, found = ready.asked.lines, []
-    for (places, pool), share in zip(ready.purses, drawn, strict=True):
-        if pool is not None and share is not None:
-            readings = pool.readings(share, now_us)
-            for place, charge, reading in zip(places, pool.charges, readings, strict=True):
-                found.append((place, standing(lines[place], charge, reading, now_us)))
-    if len(ready.purses) > 1:
-        found.sort(key=_place)
-    return tuple([how for _, how in found])
-
-
-def _place(found: tuple[int, Standing]) -> int:
-    return found[0]
+    if len(shares) == len(drawn):
+        return Lent(shares, ready.asked.lines, ready.places)
+    taken = zip(ready.places, drawn, strict=True)
+    return Lent(shares, ready.asked.lines, tuple(places for places, share in taken if share is not None))
 
 
 def _give_back(drawn: Sequence[Share | None]) -> None:

@@ -124,7 +124,7 @@ class Exchange:
         self._known(meter)
         left = [
             each.remaining
-            for each in self.admission.standings
+            for each in self.admission.every_standing
             if each.line.limit.meter.name == meter and not each.line.limit.shadow
         ]
         return min(left, default=None)

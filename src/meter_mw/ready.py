@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from meter_mw.charging import Asked
-    from meter_mw.events import Form
     from meter_mw.leasing.pool import Pool, Share
     from meter_mw.model import Request
     from meter_mw.policy.policy import Caller, Policy, Route
@@ -49,14 +48,14 @@ class Part(NamedTuple):
 class Ready:
     """What a caller's requests on a route ask for, while the windows of its caps last."""
 
-    __slots__ = ("_denied", "_denied_us", "_parts", "asked", "caller", "forms", "purses", "route")
+    __slots__ = ("_denied", "_denied_us", "_parts", "asked", "caller", "places", "purses", "route")
 
     def __init__(self, route: Route, caller: Caller, asked: Asked, purses: tuple[Purse, ...]) -> None:
         self.route = route
         self.caller = caller
         self.asked = asked
         self.purses = purses
-        self.forms: dict[str, Form] = {}
+        self.places = tuple(purse.places for purse in purses)
         self._parts: dict[int, Part] = {}
         self._denied: tuple[Part, Tally] | None = None
         self._denied_us = -_LOOK_AGAIN_US

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from meter_mw.admission import Answer
 from meter_mw.model import Count
 from meter_mw.policy.identity import BearerKey
 from meter_mw.policy.policy import Legacy
 from meter_mw.quota import Cap, Rate, Slots
+from meter_mw.recent import Recent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from meter_mw.admission import Admission, Standing
     from meter_mw.policy.policy import Policy
-    from meter_mw.policy.terms import Limit
+    from meter_mw.policy.terms import Limit, Line
     from meter_mw.quota import Quota
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
@@ -36,8 +37,8 @@ _UNITS = {
 }
 _EXCEEDED = "Request cannot be satisfied as assigned quota has been exceeded"
 _RETRY_WHEN_AWAY = 1
-_MOST_ITEMS = 65_536
-"""Items of RateLimit-Policy that are kept ready."""
+_MOST_WRITTEN = 8_192
+"""Lists of limits of which is kept what is always written, at least as many as this."""
 _SAFE = frozenset({"cache-control", "content-type", "content-length", "www-authenticate"})
 """Fields of ours that a script can read, or does not need (Fetch, CORS-safelisted response headers)."""
 
@@ -76,36 +77,54 @@ def problem(refusal: Refusal) -> tuple[str, bytes]:
     return "application/problem+json", json.dumps(document).encode()
 
 
+class _Written(NamedTuple):
+    """What is always written of limits: RateLimit-Policy, and the beginnings of the items of RateLimit."""
+
+    policies: str
+    heads: tuple[str, ...]
+
+
 class Responder:
     """Says admissions in HTTP, with the fields of each route and plan written once."""
 
     def __init__(self, policy: Policy) -> None:
         self._rules = policy.headers
-        self._policies: dict[int, tuple[Limit, str]] = {}
+        self._written: Recent[tuple[Line, ...], _Written] = Recent(_MOST_WRITTEN)
         self._challenge = _challenge(policy)
 
     def fields(self, admission: Admission) -> Fields:
-        """Give the limit fields of an answer; none where the standings are not known."""
-        standings = [each for each in admission.standings if not each.line.limit.shadow]
+        """Give the limit fields of an answer; none where it is not known how its caller stands."""
+        lent = admission.lent
+        if lent is not None and not admission.lines and self._rules.legacy is Legacy.OFF:
+            items = [(left, reset_us) for left, reset_us, _, _ in lent.figures(admission.now_us)]
+            return self._ietf(lent.lines, items) if self._rules.ietf else ()
+        standings = tuple(each for each in admission.every_standing if not each.line.limit.shadow)
         if not standings or admission.caller is None:
             return ()
-        fields: list[tuple[str, str]] = []
+        fields: Fields = ()
         if self._rules.ietf:
-            items = (self._policy_item(each.line.limit) for each in standings)
-            fields.append(("RateLimit-Policy", ", ".join(items)))
-            fields.append(("RateLimit", ", ".join(_limit_item(each) for each in standings)))
+            items = [(each.remaining, each.wait_us or each.reset_us) for each in standings]
+            fields = self._ietf(tuple(each.line for each in standings), items)
         if self._rules.legacy is not Legacy.OFF:
             tightest = min(admission.denied_by or standings, key=_tightness)
             fields += _trio(tightest, admission.now_us, epoch=self._rules.legacy is Legacy.EPOCH)
-        return tuple(fields)
+        return fields
 
-    def _policy_item(self, limit: Limit) -> str:
-        known = self._policies.get(id(limit))  # to hash a limit would take longer than to write it
-        if known is None or known[0] is not limit:
-            if len(self._policies) >= _MOST_ITEMS:
-                self._policies.clear()
-            known = self._policies[id(limit)] = (limit, _policy_item(limit))
-        return known[1]
+    def _ietf(self, lines: tuple[Line, ...], items: Sequence[tuple[int, int | None]]) -> Fields:
+        """Give both fields; `items` are units now, and the µs until more fit (denied) or all do, if known.
+
+        An item of RateLimit has them as `r` units and `t` seconds.
+        """
+        known = self._written.get(lines)
+        if known is None:
+            policies = ", ".join(_policy_item(line.limit) for line in lines)
+            known = _Written(policies, tuple(f'"{line.limit.name}";r=' for line in lines))
+            self._written.put(lines, known)
+        limits = [
+            f"{head}{min(left, _LARGEST_INTEGER)}{'' if us is None else f';t={-(-us // _SECOND_US)}'}"
+            for head, (left, us) in zip(known.heads, items, strict=True)
+        ]
+        return (("RateLimit-Policy", known.policies), ("RateLimit", ", ".join(limits)))
 
     def refusal(self, admission: Admission) -> tuple[Refusal, Fields]:
         """Give what to tell a client that is not served, and the fields that go with it."""
@@ -149,13 +168,6 @@ def _policy_item(limit: Limit) -> str:
         amount = max(quota.burst, quota.units * _SECOND_US // quota.period_us)
         window = max(1, _seconds(-(-quota.burst * quota.period_us // quota.units)))
     return f'"{limit.name}";q={min(amount, _LARGEST_INTEGER)}{named};w={window}'
-
-
-def _limit_item(standing: Standing) -> str:
-    """One item of RateLimit: `r` units now, `t` seconds until more fit (denied) or all do, where known."""
-    item = f'"{standing.line.limit.name}";r={min(standing.remaining, _LARGEST_INTEGER)}'
-    reset_us = standing.wait_us or standing.reset_us
-    return item if reset_us is None else f"{item};t={_seconds(reset_us)}"
 
 
 def _trio(tightest: Standing, now_us: int, *, epoch: bool) -> Fields:

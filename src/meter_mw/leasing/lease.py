@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+from meter_mw.leasing.gauges import gauge
 from meter_mw.leasing.sizes import told
 from meter_mw.quota import Cap, Rate
 from meter_mw.stores.port import Booking, Settle
@@ -55,12 +56,16 @@ class Lease:
     """
 
     __slots__ = (
-        "_grant", "_lock", "first", "flying", "left", "refill_at", "refill_us", "refunded", "until_us",
-        "used",
+        "_grant", "_lock", "first", "flying", "gauges", "left", "refill_at", "refill_us", "refunded",
+        "until_us", "used",
     )  # fmt: skip
 
     def __init__(self, grant: Grant, until_us: int, lock: threading.Lock) -> None:
         self.first = grant
+        self.gauges = tuple(
+            gauge(charge, reading, grant.admitted_us)
+            for charge, reading in zip(grant.charges, grant.readings, strict=True)
+        )
         self._grant: Grant | None = grant
         self._lock = lock
         self.until_us = until_us

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from meter_mw.leasing.lease import Grant, Lease
 from meter_mw.leasing.sizes import LONGEST_US, SKEW_US, SPAN_US, Pace, lent, slice_of
 from meter_mw.policy.terms import Speed
-from meter_mw.quota import Cap, Rate, Span, minus, plus
-from meter_mw.stores.port import Charge, Reading
+from meter_mw.quota import Cap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from meter_mw.leasing.gauges import Figures
     from meter_mw.leasing.sizes import Slice
+    from meter_mw.stores.port import Charge, Reading
 
 __all__ = ["Grant", "Lease", "Pool", "Share"]
 
@@ -31,6 +32,11 @@ class Share(NamedTuple):
 
     lease: Lease
     left: int
+
+    def figures(self, now_us: int) -> list[Figures]:
+        """Give how the charges of the pool stand after the request."""
+        left = self.left
+        return [gauge.read(left, now_us) for gauge in self.lease.gauges]
 
 
 class Pool:
@@ -97,14 +103,6 @@ class Pool:
                 self._count(now_us)
                 if self._slice(now_us) is not None:
                     self._ask(now_us)
-
-    def readings(self, share: Share, now_us: int) -> tuple[Reading, ...]:
-        """Give how the charges stand after a request: as at the grant, less what is unspent of it here."""
-        grant = share.lease.first
-        return tuple(
-            _reading(charge, reading, share.left, now_us)
-            for charge, reading in zip(grant.charges, grant.readings, strict=True)
-        )
 
     # Of its lessor
 
@@ -182,21 +180,13 @@ class Pool:
         readings, seen_us = self._seen
         if len(readings) != len(self.charges):
             return None
-        demand = self._demand.per_second
-        since_us = self._demand.since_us
-        if self.speed is Speed.LEASED and since_us is not None:
-            demand = max(demand, self._came * 1_000_000 / max(SPAN_US, now_us - since_us))
-        climbs = [each.per_second for each in self._climbs]
+        is_eager = self.speed is Speed.LEASED
+        demand = self._demand.per_second(self._came, now_us) if is_eager else self._demand.per_second()
+        climbs = [
+            climb.per_second(max(0, after.state.part - before.state.part), seen_us)
+            for climb, before, after in zip(self._climbs, self._told, readings, strict=True)
+        ]
         return slice_of(
             self.charges, readings, climbs, demand, seen_us=seen_us, now_us=now_us, speed=self.speed
         )
 
-
-def _reading(charge: Charge, reading: Reading, left: int, now_us: int) -> Reading:
-    """Give the reading of a grant less `left` requests that are unspent."""
-    quota, units = charge.quota, charge.take
-    if not isinstance(quota, Rate):
-        used = reading.state.part - left * units
-        return Reading(Span(reading.state.whole, used), until_us=reading.until_us, granted=units)
-    spent = minus(reading.state, quota.span(left * units), quota.denominator)
-    return Reading(max(spent, plus(Span(now_us, 0), quota.span(units), quota.denominator)))
