@@ -11,8 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meter_mw.sinks import Delivered, FileSink, Retry
+from meter_mw.sinks.file import line, lines
 from meter_mw.testing.sinks import SinkConformance, event
 
 
@@ -42,6 +45,12 @@ class TestFileSink(SinkConformance):
     @pytest.fixture
     def rig(self, tmp_path: Path) -> FileRig:
         return FileRig(tmp_path / "usage.jsonl")
+
+
+@given(st.lists(st.text('{}":,\r\n', min_size=1).map(str.encode), min_size=1))
+def test_a_batch_is_its_lines(batch: list[bytes]) -> None:
+    """Each on a line of its own, whatever line ends are within."""
+    assert lines(batch) == b"".join(map(line, batch))
 
 
 def test_a_torn_line_spoils_only_itself(tmp_path: Path) -> None:

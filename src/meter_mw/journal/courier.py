@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from meter_mw.journal.horizons import has_passed
 from meter_mw.journal.parked import park
 from meter_mw.journal.supply import Backlog, Consignment, Item
-from meter_mw.sinks.base import Permanent, Retry, Unknown
+from meter_mw.sinks.base import Delivered, Duplicate, Permanent, Retry, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +43,8 @@ MOST_IN_HAND = 8
 """Full batches of events that wait for another attempt, beyond which no new event is taken."""
 
 _DOUBLINGS = 32
+
+_DONE = frozenset((Delivered, Duplicate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +229,12 @@ class Courier:
         rest: list[Item] = []
         failures: list[Retry | Unknown] = []
         for item, moment, answer in zip(items, moments, outcomes, strict=True):
+            if type(answer) in _DONE:
+                continue
             outcome = self._park(item, answer) if isinstance(answer, Permanent) else answer
             if isinstance(outcome, Retry):
                 item.sent = moment
-            if isinstance(outcome, Retry | Unknown):
+            if isinstance(outcome, (Retry, Unknown)):
                 rest.append(item)
                 failures.append(outcome)
         consignment.items = rest

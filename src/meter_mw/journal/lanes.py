@@ -154,8 +154,8 @@ class _Lane:
 
     def bookmark(self) -> Bookmark:
         """Return what the file is to hold."""
-        in_hand = [_spans(placed, set(each.items)) for each, placed in self._in_hand.items()]
-        return Bookmark(self._read_to, (*self._inherited, *(spans for spans in in_hand if spans)))
+        in_hand = [_spans_of(each.items, placed) for each, placed in self._in_hand.items() if each.items]
+        return Bookmark(self._read_to, (*self._inherited, *in_hand))
 
     def save(self) -> bool:
         """Write the bookmark down if it has changed, and return whether it had; raises `OSError`."""
@@ -225,6 +225,13 @@ class _Lane:
 
 
 _WHOLE = 1 << 62
+
+
+def _spans_of(items: Sequence[Item], placed: Sequence[tuple[Item, Entry]]) -> tuple[Span, ...]:
+    """Return where those events lie that are in hand of the ones that were handed out together."""
+    if len(items) == len(placed) and len({item.sent for item in items}) == 1:
+        return (Span(placed[0][1].position, placed[-1][1].after, items[0].sent),)
+    return _spans(placed, set(items))
 
 
 def _spans(placed: Sequence[tuple[Item, Entry]], in_hand: set[Item] | None = None) -> tuple[Span, ...]:

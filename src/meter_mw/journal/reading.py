@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from meter_mw.journal.estates import estate_paths, opened, segment_numbers, segment_path
-from meter_mw.journal.frames import Flaw, Frame, Gap, Kind, scan
+from meter_mw.journal.frames import Flaw, Frame, Gap, Kind, scan, sound
 from meter_mw.journal.segments import Position
 
 if TYPE_CHECKING:
@@ -83,14 +83,14 @@ def read_run(estate: Path, start: Position, stop: Position | None, *, count: int
         last = stop if stop is not None and sequence == stop.sequence else None
         if sequence > at.sequence:
             at = Position(sequence, 0)
-        for found in _read_segment(segment_path(estate, sequence), at, last.offset if last else None):
-            if isinstance(found, Damage):
-                damages.append(found)
-                continue
-            entries.append(found)
-            size -= len(found.payload)
-            if len(entries) == count or size <= 0:
-                return Run(tuple(entries), tuple(damages), found.after)
+        found, damaged = _read_segment(
+            segment_path(estate, sequence), at, last, count=count - len(entries), size=size
+        )
+        entries += found
+        damages += damaged
+        size -= _size_of(found)
+        if len(entries) == count or size <= 0:
+            return Run(tuple(entries), tuple(damages), entries[-1].after)
         at = last or Position(sequence + 1, 0)
     return Run(tuple(entries), tuple(damages), at)
 
@@ -134,12 +134,40 @@ def read_estate(estate: Path) -> Iterator[Entry | Damage]:
             chain = None
 
 
-def _read_segment(path: Path, at: Position, stop: int | None) -> Iterator[Entry | Damage]:
-    for found in _scan_segment(path, at.offset, stop, None):
+def _read_segment(
+    path: Path, at: Position, stop: Position | None, *, count: int, size: int
+) -> tuple[list[Entry], list[Damage]]:
+    """Read a segment's events: quickly while all is sound, then with care."""
+    end = None if stop is None else stop.offset
+    entries, offset, chain = _read_sound(path, at, end, count=count, size=size)
+    damages: list[Damage] = []
+    size -= _size_of(entries)
+    if len(entries) == count or size <= 0:
+        return entries, damages
+    for found in _scan_segment(path, offset, end, chain):
         if isinstance(found, Gap):
-            yield Damage(path, found.flaw, found.start, found.end)
+            damages.append(Damage(path, found.flaw, found.start, found.end))
         elif found.kind is Kind.EVENT:
-            yield _entry(path, at.sequence, found)
+            entries.append(Entry(path, at.sequence, found.start, found.end, found.payload))
+            size -= len(found.payload)
+            if len(entries) == count or size <= 0:
+                break
+    return entries, damages
+
+
+def _read_sound(
+    path: Path, at: Position, end: int | None, *, count: int, size: int
+) -> tuple[list[Entry], int, bytes | None]:
+    try:
+        with opened(path) as fd:
+            events, offset, chain = sound(fd, at.offset, end, count=count, size=size)
+    except OSError:  # told by the scan that follows
+        return [], at.offset, None
+    return [Entry(path, at.sequence, *each) for each in events], offset, chain
+
+
+def _size_of(entries: list[Entry]) -> int:
+    return sum([len(entry.payload) for entry in entries])
 
 
 def _scan_segment(path: Path, start: int, stop: int | None, chain: bytes | None) -> Iterator[Frame | Gap]:
@@ -152,7 +180,3 @@ def _scan_segment(path: Path, start: int, stop: int | None, chain: bytes | None)
         if error.errno != errno.ELOOP:
             raise
         yield Gap(Flaw.REFUSED, 0, 0)
-
-
-def _entry(path: Path, sequence: int, frame: Frame) -> Entry:
-    return Entry(path, sequence, frame.start, frame.end, frame.payload)

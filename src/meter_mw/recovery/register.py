@@ -159,12 +159,9 @@ class Register:
         text = _BEGINNING.pack(len(packed), crc32(packed)) + packed
         if _PASSED_AT + len(text) > SLOT:
             return None
-        try:
-            place = self._free.pop()
-        except IndexError:
-            place = self._grow()
-            if place is None:
-                return None
+        place = self._free_place()
+        if place is None:
+            return None
         part, at = place
         part[at + _PASSED_AT : at + _PASSED_AT + len(text)] = text
         part[at] = state
@@ -206,6 +203,12 @@ class Register:
             part, at = place
             part[at] = _FREE
             self._free.append(place)
+
+    def _free_place(self) -> tuple[mmap.mmap, int] | None:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self._grow()
 
     def _grow(self) -> tuple[mmap.mmap, int] | None:
         if len(self._parts) < MOST_PARTS and not self._is_full:

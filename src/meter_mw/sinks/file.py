@@ -13,7 +13,7 @@ from meter_mw.sinks.base import Delivered, Outcome, Retry
 from meter_mw.sinks.kinds import Form, Option, SinkKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 _LOCK_PATIENCE = 1.0
@@ -57,15 +57,23 @@ def line(payload: bytes) -> bytes:
     return payload.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
 
 
-def append_lines(path: Path, payloads: Iterable[bytes], *, flags: int = 0) -> None:
+def lines(payloads: Sequence[bytes]) -> bytes:
+    """Return JSON texts on a line each; nearly always they are that already."""
+    text = b"\n".join(payloads) + b"\n"
+    if text.count(b"\n") == len(payloads) and b"\r" not in text:
+        return text
+    return b"".join(map(line, payloads))
+
+
+def append_lines(path: Path, payloads: Sequence[bytes], *, flags: int = 0) -> None:
     """Append JSON texts as lines, all or none, durably, beside other processes that do the same.
 
     A half line that a crashed writer left is ended first, so it spoils no line but its own.
     Raises `OSError`; what a failed write left behind is cut off again.
     """
-    text = b"".join(map(line, payloads))
-    if not text:
+    if not payloads:
         return
+    text = lines(payloads)
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
