@@ -16,6 +16,8 @@ from meter_mw.cli.keys import keys
 from meter_mw.cli.parked import parked
 from meter_mw.cli.price import price
 from meter_mw.cli.reconcile import reconcile
+from meter_mw.cli.top import top
+from meter_mw.cli.usage import usage
 
 
 def _version() -> str:
@@ -41,3 +43,5 @@ main.add_command(keys)
 main.add_command(parked)
 main.add_command(price)
 main.add_command(reconcile)
+main.add_command(top)
+main.add_command(usage)

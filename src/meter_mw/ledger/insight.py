@@ -9,16 +9,18 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import distinct, func, select
+from sqlalchemy import case, distinct, func, select
 
 from meter_mw.ledger.pieces import pieces
+from meter_mw.ledger.recent import Busy, ordered
 from meter_mw.ledger.records import DAY_US, HOUR_US
 from meter_mw.ledger.retention import check_kept
 from meter_mw.ledger.rolling import MEASURES
 from meter_mw.ledger.sketches import quantile
 from meter_mw.ledger.spans import Span
 from meter_mw.ledger.summing import Only
-from meter_mw.ledger.tables import SUMS, limited_hours, sketch_hours, usage_days, usage_hours
+from meter_mw.ledger.tables import SUMS, events, limited_hours, sketch_hours, usage_days, usage_hours
+from meter_mw.model import REQUEST_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,6 +152,24 @@ def reach(database: Database, period: Span, *, source: str | None = None) -> lis
     with database.reading() as connection:
         check_kept(connection, "days", period)
         return [Reach(*row) for row in connection.execute(asked)]
+
+
+def busiest_now(database: Database, by: str, span: Span, *, source: str | None = None) -> list[Busy]:
+    """Give what a ledger has of a span, the busiest first."""
+    name = func.coalesce(events.c[by], "")
+    failed = case((events.c.status >= 400, 1), else_=0)
+    sums: list[Any] = [func.sum(events.c[each]) for each in ("request_bytes", "response_bytes")]
+    sums += [func.sum(failed), func.sum(func.coalesce(events.c.duration_us, 0))]
+    asked = select(name, func.count(), *sums).where(
+        events.c.type == REQUEST_EVENT,
+        events.c.status.is_not(None),
+        events.c.time_us >= span.start_us,
+        events.c.time_us < span.end_us,
+        *([] if source is None else [events.c.source == source]),
+    )
+    with database.reading() as connection:
+        rows = connection.execute(asked.group_by(name))
+        return ordered(Busy(row[0], *map(int, row[1:])) for row in rows)
 
 
 def hours_of(period: Span) -> Span:
