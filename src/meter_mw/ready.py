@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from meter_mw.charging import asked_of
@@ -141,20 +142,23 @@ class Readies:
     ) -> None:
         self._policy = policy
         self._pools = pools
+        of_plans = (limit for plan in policy.plans.values() for limit in plan.limits)
+        of_routes = (limit for route in policy.routes for limit in route.limits)
+        self._weighs = any(limit.meter.count is Count.REQUEST_BYTES for limit in chain(of_plans, of_routes))
         self._known: Recent[tuple[int, int, bool], Ready] = Recent(_MOST)
 
     def of(self, route: Route, caller: Caller, request: Request, now_us: int) -> Ready:
         """Give what a request of `caller` on `route` asks for; a route with a price of its own is priced."""
         if route.pricing is not None or request.is_socket:
             return self._made(route, caller, self._lines(route, caller, request, now_us), now_us)
-        bodiless = request.declared == 0
+        bodiless = self._weighs and request.declared == 0
         kind = (id(route), id(caller), bodiless)
         known = self._known.get(kind)
         if known is not None and known.holds(now_us):
             return known
         lines = self._lines(route, caller, request, now_us)
         ready = self._made(route, caller, lines, now_us)
-        if bodiless or not any(line.limit.meter.count is Count.REQUEST_BYTES for line in lines):
+        if bodiless or not self._weighs:
             self._known.put(kind, ready)  # it keeps the route and the caller, and so their ids
         return ready
 

@@ -59,16 +59,9 @@ class MeterMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything through; count what is a request and not counted yet."""
-        if self._mistake is not None:
-            await _fail_to_start(self._mistake, scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self.app(scope, receive, _Lifespan(self.meter, send).send)
-        elif MARK in scope or scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-        else:
-            await self._metered(scope, receive, send)
-
-    async def _metered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._mistake is not None or MARK in scope or scope["type"] not in ("http", "websocket"):
+            await self._unmetered(scope, receive, send)
+            return
         request, meter = facts(scope), self.meter
         admission = meter.admit_at_once(request)
         if admission is None:
@@ -89,6 +82,14 @@ class MeterMiddleware:
                 await Socket(meter, exchange, scope, receive, send).run(self.app)
         finally:
             enter(outer)
+
+    async def _unmetered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._mistake is not None:
+            await _fail_to_start(self._mistake, scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self.app(scope, receive, _Lifespan(self.meter, send).send)
+        else:
+            await self.app(scope, receive, send)
 
 
 def _is_in_event_loop() -> bool:

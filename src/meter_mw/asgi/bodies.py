@@ -19,6 +19,8 @@ _PIECE = 1 << 16
 
 def size_of(message: Message) -> int:
     """Give the bytes of body that a message stands for."""
+    if message["type"] == "http.response.body":
+        return len(message.get("body", b""))
     match message["type"]:
         case "http.response.pathsend":
             return Path(message["path"]).stat().st_size
@@ -28,8 +30,7 @@ def size_of(message: Message) -> int:
             rest: int = os.fstat(file).st_size - offset
             return min(rest, int(message.get("count", rest)))
         case _:
-            body: bytes = message.get("body", b"")
-            return len(body)
+            return 0
 
 
 async def first_of(message: Message, size: int) -> AsyncGenerator[Message, None]:

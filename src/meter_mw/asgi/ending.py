@@ -26,16 +26,11 @@ def leaving(send: Send, exchange: Exchange, outer: Exchange | None) -> Send:
     async def hand_on(message: Message) -> None:
         if message["type"] not in BODIES or message.get("more_body", False):
             await send(message)
-        else:
-            await last(message, send, exchange, outer)
+            return
+        enter(outer)
+        try:
+            await send(message)
+        finally:
+            enter(exchange)
 
     return hand_on
-
-
-async def last(message: Message, send: Send, exchange: Exchange, outer: Exchange | None) -> None:
-    """Hand on a last message outside of its exchange."""
-    enter(outer)
-    try:
-        await send(message)
-    finally:
-        enter(exchange)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from meter_mw.asgi.answers import answer, dress, is_http1
 from meter_mw.asgi.bodies import BODIES, first_of, size_of
-from meter_mw.asgi.ending import Stopped, last, leaving
+from meter_mw.asgi.ending import Stopped, leaving
 from meter_mw.asgi.inbox import Inbox
+from meter_mw.exchange import enter
 from meter_mw.journal import NotDurable
 from meter_mw.model import Count
 
@@ -147,7 +148,7 @@ class HttpExchange:
 
     async def send(self, message: Message) -> None:
         """Hand a message of the app to the server, if it fits."""
-        if self._is_stopped:
+        if self._is_cut or self._refused is not None:
             await self._swallow(message)
         elif message["type"] in BODIES:
             await self._pass(message)
@@ -173,27 +174,39 @@ class HttpExchange:
 
     async def _pass(self, message: Message) -> None:
         """Count what a message carries and hand it on, or break off where it does not fit."""
-        exchange, size, more = self._exchange, size_of(message), message.get("more_body", False)
+        exchange, size = self._exchange, size_of(message)
         if not self._inbox.gone:
             counted = exchange.clipped(size)
             if not exchange.goes(counted):
-                room = await self._meter.gate.alets(exchange, (Count.RESPONSE_BYTES, counted))
-                if room is not None:
-                    await self._cut(room, message, counted)
-                    raise Stopped("a limit has ended this response")
-        if exchange.completes() or not more:
-            if not exchange.ended:
-                await self._conclude()
+                await self._top_up(message, counted)
+        if message.get("more_body", False):
+            await self._hand_on(message, size)
+            return
+        await self._conclude()
+        enter(self._outer)
+        try:
+            await self._send(message)
+        finally:
+            enter(exchange)
+
+    async def _hand_on(self, message: Message, size: int) -> None:
+        """Hand on a message that others follow, unless the client has all with it."""
+        if self._exchange.completes():
+            await self._conclude()
         else:
             self._unheard += size
             self._inbox.watch()
-        if more:
-            await self._send(message)
-        else:
-            await last(message, self._send, exchange, self._outer)
+        await self._send(message)
         if self._unheard >= _LISTEN_EVERY:
             self._unheard = 0
             await asyncio.sleep(0)
+
+    async def _top_up(self, message: Message, counted: int) -> None:
+        """Have room made for a message of the response, or break off within it."""
+        room = await self._meter.gate.alets(self._exchange, (Count.RESPONSE_BYTES, counted))
+        if room is not None:
+            await self._cut(room, message, counted)
+            raise Stopped("a limit has ended this response")
 
     async def _cut(self, room: Room, message: Message, counted: int) -> None:
         """Break off within a message: what was granted of it still passes."""
