@@ -44,7 +44,7 @@ def kinds(path: Path) -> list[Kind]:
 def test_a_closing_travels_with_its_event(journal: Journal, place: Path) -> None:
     """Events are read without closings and closings without events, each where `append` said."""
     ends = [journal.append(event(number, 300), b"closing-%d" % number) for number in range(500)]
-    ends.append(journal.note(b"alone"))
+    ends.append(journal.append(b"", b"alone"))
     journal.append(event(500))
     assert ids(payloads(place)) == expected(range(501))
     found = closings(place)
@@ -95,12 +95,12 @@ def test_a_failed_write_leaves_nothing_of_either(
 
 
 def test_sizes_of_closings(journal: Journal, place: Path) -> None:
-    """One MiB of each is taken together; more, or an empty one alone, is refused."""
+    """One MiB of each is taken together; more, or nothing at all, is refused."""
     journal.append(b"x" * MAX_PAYLOAD, b"y" * MAX_PAYLOAD)
     with pytest.raises(JournalError, match="a closing takes 1 to 1048576 bytes, this one 1048577"):
         journal.append(b"x", b"y" * (MAX_PAYLOAD + 1))
-    with pytest.raises(JournalError, match="a closing takes 1 to 1048576 bytes, this one 0"):
-        journal.note(b"")
+    with pytest.raises(JournalError, match="an event takes 1 to 1048576 bytes, this one 0"):
+        journal.append(b"", b"")
     assert len(payloads(place)) == len(closings(place)) == 1
 
 

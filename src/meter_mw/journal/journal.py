@@ -23,7 +23,7 @@ from meter_mw.journal.estates import estate_paths, is_held, owner_of
 from meter_mw.journal.frames import MAX_PAYLOAD
 from meter_mw.journal.overflow import Overflow
 from meter_mw.journal.pulse import Pulse
-from meter_mw.journal.segments import JournalError, check_size
+from meter_mw.journal.segments import JournalError, check_sizes
 from meter_mw.journal.space import Space
 from meter_mw.journal.writer import Writer
 
@@ -114,21 +114,12 @@ class Journal:
     def append(self, payload: bytes, closing: bytes = b"") -> Position:
         """Keep one event, the UTF-8 JSON of a CloudEvents object, and its closing; return where they end.
 
-        Each takes at most 1 MiB. The two are kept by one write: there is never one without the other.
-        Thread-safe, and quick enough for the request path. Raises `JournalFull` when neither the disk
-        nor the overflow takes it, `JournalError` for what is too large.
+        Each takes at most 1 MiB; a closing may stand alone. The two are kept by one write: there is never
+        one without the other. Thread-safe, and quick enough for the request path. Raises `JournalFull` when
+        neither the disk nor the overflow takes it, `JournalError` for what is too large.
         """
-        if not 0 < len(payload) <= MAX_PAYLOAD or len(closing) > MAX_PAYLOAD:
-            check_size("an event", payload)
-            check_size("a closing", closing)
-        return self._append(payload, closing)
-
-    def note(self, closing: bytes) -> Position:
-        """Keep a closing alone, where there is no event; return where it ends. Else like `append`."""
-        check_size("a closing", closing)
-        return self._append(b"", closing)
-
-    def _append(self, payload: bytes, closing: bytes) -> Position:
+        if not (payload or closing) or len(payload) > MAX_PAYLOAD or len(closing) > MAX_PAYLOAD:
+            check_sizes(payload, closing)
         with self._lock:
             if self._overflow.trouble is None:
                 try:
@@ -144,7 +135,7 @@ class Journal:
     def wait(self, position: Position, timeout: float) -> bool:
         """Have all up to the position on the disk; return whether it is within `timeout` seconds.
 
-        The position is one that this process was given by `append` or `note`. Those who wait at the
+        The position is one that this process was given by `append`. Those who wait at the
         same time share one sync.
         """
         known: list[bool] = []

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("meter_mw.journal")
 
+_EVENT, _CLOSING = Kind.EVENT, Kind.CLOSING  # looked up once: a member of an enum is not cheap to find
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -114,15 +115,14 @@ class Segment:
 
         Raises `JournalError`, and leaves no trace then.
         """
-        frames, chain = b"", self.chain
-        if payload:
-            frames, chain = encode(Kind.EVENT, chain, payload)
+        frames, chain = encode(_EVENT, self.chain, payload) if payload else (b"", self.chain)
         if closing:
-            second, chain = encode(Kind.CLOSING, chain, closing)
+            second, chain = encode(_CLOSING, chain, closing)
             frames += second
         if self.broken or self.offset + len(frames) > self.size:
             return None
-        return self._write(frames, chain)
+        self._write(frames, chain)
+        return Position(self._sequence, self.offset)
 
     def finish(self) -> None:
         """Give back the unused space, have the rest on the disk, and close; raises `OSError`."""
@@ -132,18 +132,17 @@ class Segment:
         finally:
             os.close(self.fd)
 
-    def _write(self, frames: bytes, chain: bytes) -> Position:
+    def _write(self, frames: bytes, chain: bytes) -> None:
         try:
             written = os.pwrite(self.fd, frames, self.offset)
         except OSError as error:
             self._undo(len(frames))
-            raise JournalError(f"segment {self.header.sequence}: {error.strerror}") from error
+            raise JournalError(f"segment {self._sequence}: {error.strerror}") from error
         if written != len(frames):
             self._undo(written)
-            raise JournalError(f"segment {self.header.sequence}: {written} of {len(frames)} bytes were taken")
+            raise JournalError(f"segment {self._sequence}: {written} of {len(frames)} bytes were taken")
         self.chain = chain
         self.offset += written
-        return Position(self._sequence, self.offset)
 
     def _undo(self, length: int) -> None:
         """Zero what a failed write left; where that fails too, nothing more is written here."""
@@ -166,10 +165,11 @@ def segment_size(wanted: int, frames: int, header: Header) -> int:
     return max(wanted, frame_size(len(header.encode())) + frames)
 
 
-def check_size(what: str, payload: bytes) -> None:
-    """Raise `JournalError` for what no segment takes."""
-    if not 0 < len(payload) <= MAX_PAYLOAD:
-        raise JournalError(f"{what} takes 1 to {MAX_PAYLOAD} bytes, this one {len(payload)}")
+def check_sizes(payload: bytes, closing: bytes) -> None:
+    """Raise `JournalError` for what no segment takes; of an event and a closing one may be missing."""
+    for what, text in (("an event", payload), ("a closing", closing)):
+        if len(text) > MAX_PAYLOAD or not (payload or closing):
+            raise JournalError(f"{what} takes 1 to {MAX_PAYLOAD} bytes, this one {len(text)}")
 
 
 def first_header(source: str, started_us: int, sequence: int) -> Header:

@@ -203,7 +203,7 @@ class Trail:
         with self._lock:
             if not settled:
                 self._unkept.add(rid)
-            position = self._journal.append(event, packed) if event else self._journal.note(packed)
+            position = self._journal.append(event, packed)
             if position < HELD:
                 self._unkept.discard(rid)
                 self._end = position
