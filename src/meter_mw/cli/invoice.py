@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
+from time import time_ns
 from typing import TYPE_CHECKING
 
 import click
@@ -12,11 +12,12 @@ import click
 from meter_mw.cli import ledgers, policies
 from meter_mw.cli.customers import Told, customer_of
 from meter_mw.cli.policies import refuse
+from meter_mw.cli.tables import table
 from meter_mw.periods import Period
 from meter_mw.policy.problems import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from meter_mw.invoicing.bills import Bill
     from meter_mw.invoicing.customers import Customer
@@ -60,7 +61,7 @@ def invoice(
         from meter_mw.invoicing.source import LedgerUsage  # noqa: PLC0415
 
         customer = customer_of(rules, subject, Told(told["plan"], told["timezone"], told["anchor"]))
-        now_us = time.time_ns() // 1000
+        now_us = time_ns() // 1000
         kind, span = period_of(rules, customer, name, now_us, previews=previews)
         if customer.anchor and customer.billing(span).end <= customer.anchor:
             refuse(f"--period: the first period of {customer.subject} begins on {customer.anchor}")
@@ -117,10 +118,11 @@ def _json(document: dict[str, object]) -> str:
 
 # -- the table
 
+_COLUMNS = ("plan", "for", "quantity", "amount", "how it comes about")
+
 
 def _heading(bill: Bill) -> Iterable[str]:
-    customer = bill.customer
-    yield f"{customer.subject}, {bill.period}, {customer.timezone}"
+    yield f"{bill.customer.subject}, {bill.period}, {bill.customer.timezone}"
     if bill.is_open:
         yield "not over yet"
     if not bill.invoices:
@@ -130,60 +132,42 @@ def _heading(bill: Bill) -> Iterable[str]:
 def _tables(bill: Bill) -> Iterable[str]:
     for each in bill.invoices:
         yield ""
-        yield from aligned([_cells(line) for line in each.lines] + _sums(each))
+        yield from table(_COLUMNS, [*map(_row, each.lines), *_sums(each)])
     yield from ("", *(f"not billed here: {note}" for note in bill.notes)) if bill.notes else ()
 
 
-def _cells(line: Line) -> tuple[str, ...]:
+def _row(line: Line) -> dict[str, object]:
     what = f"{line.description}, {line.tier}" if line.tier else line.description
-    quantity = "" if line.quantity is None else f"{line.quantity:,f}"
-    return (line.plan, what, quantity, f"{line.amount:,f}", line.arithmetic)
+    return dict(zip(_COLUMNS, (line.plan, what, line.quantity, line.amount, line.arithmetic), strict=True))
 
 
-def _sums(invoice: Invoice) -> list[tuple[str, ...]]:
-    found = (
-        [("", "base and usage", "", f"{invoice.subtotal:,f}", "")]
-        if invoice.total != invoice.subtotal
-        else []
-    )
-    return [*found, ("", "total", "", f"{invoice.total:,f}", invoice.currency.code)]
+def _sums(invoice: Invoice) -> Iterable[dict[str, object]]:
+    if invoice.total != invoice.subtotal:
+        yield {"for": "base and usage", "amount": invoice.subtotal}
+    yield {"for": "total", "amount": invoice.total, _COLUMNS[-1]: invoice.currency.code}
 
 
 def _preview(seen: Preview | None) -> Iterable[str]:
     if seen is None:
         return
-    yield ""
-    yield f"expected at its end: {seen.method}"
-    for bound, bill in (
-        ("so far", seen.so_far),
-        ("low", seen.low),
-        ("expected", seen.expected),
-        ("high", seen.high),
-    ):
-        yield from (f"{bound:8}  {each.total:>12,f} {each.currency.code}" for each in bill.invoices)
+    bills = {"so far": seen.so_far, "low": seen.low, "expected": seen.expected, "high": seen.high}
+    rows = [
+        {"at its end": bound, "total": each.total, "": each.currency.code}
+        for bound, bill in bills.items()
+        for each in bill.invoices
+    ]
+    yield from ("", *table(("at its end", "total", ""), rows), f"projected by {seen.method}")
 
 
 def _behind(bill: Bill) -> Iterable[str]:
     """Say which usage is behind a bill, in all and on its busiest day; JSON and HTML have every day."""
-    by_field: dict[tuple[str, str], Counter[str]] = {}
+    used: dict[tuple[str, str], Counter[str]] = {}
     for each in bill.usage:
-        by_field.setdefault((each.plan, each.field), Counter())[each.day.isoformat()] += each.units
-    if by_field:
-        yield ""
-        yield "usage"
+        used.setdefault((each.plan, each.field), Counter())[each.day.isoformat()] += each.units
     rows = []
-    for (plan, name), days in sorted(by_field.items()):
+    for (plan, name), days in sorted(used.items()):
         day, most = max(days.items(), key=lambda item: item[1])
-        rows.append((plan, name, f"{sum(days.values()):,}", f"on {len(days)} days, most on {day}: {most:,}"))
-    yield from aligned(rows)
-
-
-def aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
-    """Give rows as lines with columns; those of numbers, from the third to the last but one, to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [
-            cell.rjust(width) if 1 < index < len(row) - 1 else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+        row = {"plan": plan, "used": name, "units": sum(days.values())}
+        rows.append(row | {"days": len(days), "most on": day, "units then": most})
+    if rows:
+        yield from ("", *table((*rows[0],), rows))

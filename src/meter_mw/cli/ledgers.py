@@ -28,15 +28,22 @@ def opened(policy: Policy, address: str | None) -> Iterator[Database]:
     try:
         from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - an extra of this package
 
-        from meter_mw.ledger.database import Database, WrongVersion, fault_of_address, within  # noqa: PLC0415
+        from meter_mw.ledger.database import (  # noqa: PLC0415
+            SCHEMES,
+            Database,
+            WrongVersion,
+            fault_of_address,
+            within,
+        )
         from meter_mw.ledger.faults import fault_of  # noqa: PLC0415
         from meter_mw.ledger.retention import Purged  # noqa: PLC0415
     except ImportError:
         refuse("the ledger needs SQLAlchemy: pip install 'meter-mw[sql]'")
-    url = _address(policy) if address is None else within(address, Path.cwd())
-    fault = fault_of_address(url)
+    url = _address(policy) if address is None else address
+    fault = fault_of_address(url) if url.partition(":")[0] in SCHEMES else f"expected {', '.join(SCHEMES)}"
     if fault is not None:
         refuse(f"--ledger: {fault}")
+    url = within(url, Path.cwd())
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not path.exists():
         refuse(f"{path}: there is no such ledger; the sink makes it with the first event")

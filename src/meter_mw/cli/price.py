@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
+from time import time_ns
 from typing import TYPE_CHECKING
 
 import click
 
 from meter_mw.cli import ledgers, policies
 from meter_mw.cli.customers import registered
-from meter_mw.cli.invoice import aligned, period_of
+from meter_mw.cli.invoice import period_of
+from meter_mw.cli.tables import table
 from meter_mw.policy.problems import printable
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _compared(
     from meter_mw.invoicing.comparing import compare  # noqa: PLC0415
     from meter_mw.invoicing.source import LedgerUsage  # noqa: PLC0415
 
-    now_us = time.time_ns() // 1000
+    now_us = time_ns() // 1000
     source = LedgerUsage(database, rules.source)
     now, then = Billing(rules, source, now_us), Billing(others, source, now_us)
     for customer in _customers(rules, now, name, subjects):
@@ -85,6 +86,8 @@ def _by_difference(row: Comparison) -> tuple[object, ...]:
 
 # -- how it is shown
 
+_COLUMNS = ("subject", "currency", "now", "then", "difference", "%")
+
 
 def _lines(found: Sequence[Comparison]) -> Iterable[str]:
     from meter_mw.invoicing.comparing import sums  # noqa: PLC0415 - needs an extra of this package
@@ -92,25 +95,21 @@ def _lines(found: Sequence[Comparison]) -> Iterable[str]:
     if not found:
         yield "nothing compared: nobody has used anything then, or is billed"
         return
-    head = ("subject", "", "now", "then", "difference", "%")
-    rows = [
-        (each.subject, each.currency, *map(_text, (each.now, each.then, each.difference, each.percent)))
+    all_of_them = sums(found)
+    rows: list[dict[str, object]] = [
+        _row(each.subject, each.currency, each.now, each.then, each.difference) | {"%": each.percent}
         for each in found
     ]
-    all_of_them = sums(found)
-    totals = [
-        ("all", each.currency, _text(each.now), _text(each.then), _text(each.then - each.now), "")
-        for each in all_of_them
-    ]
-    yield from aligned([head, *rows, *totals])
+    rows += [_row("all", each.currency, each.now, each.then, each.then - each.now) for each in all_of_them]
+    yield from table(_COLUMNS, rows)
     for each in all_of_them:
         yield f"{each.currency}: {each.more} would pay more, {each.less} less, {each.same} the same"
     for row in found:
         yield from (f"{row.subject}: {note}" for note in row.notes)
 
 
-def _text(amount: object) -> str:
-    return "" if amount is None else format(amount, ",f")
+def _row(*cells: object) -> dict[str, object]:
+    return dict(zip(_COLUMNS, cells, strict=False))
 
 
 def _document(found: Sequence[Comparison]) -> dict[str, object]:

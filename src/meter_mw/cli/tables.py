@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 
     Rows = Sequence[Mapping[str, Any]]
 
+_NUMBERS = (int, float, Decimal)
+
 
 def table(columns: Sequence[str], rows: Rows) -> Iterator[str]:
     """Give the lines of a table; numbers are to the right, with commas."""
     cells = [list(columns), *([_cell(row.get(name)) for name in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    to_the_right = [any(isinstance(row.get(name), int | float) for row in rows) for name in columns]
+    to_the_right = [any(isinstance(row.get(name), _NUMBERS) for row in rows) for name in columns]
     for line in cells:
         laid = (
             cell.rjust(width) if right else cell.ljust(width)
@@ -57,4 +60,4 @@ def write_parquet(columns: Sequence[str], rows: Rows, path: Path) -> None:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int | float) else printable(str(value))
+    return f"{value:,}" if isinstance(value, _NUMBERS) else printable(str(value))
