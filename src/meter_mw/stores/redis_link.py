@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 from urllib.parse import urlsplit
 
 from redis import exceptions as redis_errors
@@ -29,10 +29,10 @@ from redis.connection import (
 )
 from redis.retry import Retry
 
-from meter_mw.stores.echoes import is_stray
+from meter_mw.stores.echoes import SIZE, is_stray
 from meter_mw.stores.memory import system_clock_us
 from meter_mw.stores.port import NotAsked, Refusal, StoreUnavailable
-from meter_mw.stores.redis_protocol import Call, with_script
+from meter_mw.stores.redis_protocol import Call, ScriptCall, with_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -212,6 +212,11 @@ class Breaker:
         self._hold = 0.0
         self._shut_until = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether callers are spared; while it is shut, all go through freely."""
+        return self._open
+
     def enter(self) -> Leave | None:
         """Ask whether to try."""
         if not self._open:
@@ -279,13 +284,20 @@ Talk: TypeAlias = Generator[Trip, "Sequence[object] | Exception", list[object]]
 
 
 def converse(
-    calls: Sequence[Call], place: str, breaker: Breaker, *, urgent: bool, values: Errors = ()
+    calls: Sequence[Call],
+    place: str,
+    breaker: Breaker,
+    *,
+    urgent: bool,
+    values: Errors = (),
+    leave: Leave | None = None,
 ) -> Talk:
     """Have all of `calls` answered, or raise StoreUnavailable; `urgent` ones fail at an open breaker.
 
-    Error replies of the kinds in `values` are replies like any other.
+    Error replies of the kinds in `values` are replies like any other. `leave` is that of a caller who has
+    made the first trip already.
     """
-    leave = breaker.enter() or (None if urgent else Leave.FREELY)
+    leave = leave or breaker.enter() or (None if urgent else Leave.FREELY)
     if leave is None:
         raise NotAsked(f"redis at {place} has stopped answering, and is given a moment")
     told = False
@@ -307,6 +319,18 @@ def converse(
         kind = Refusal if refusal else StoreUnavailable if asked else NotAsked
         raise kind(f"redis at {place} {_words(failure, refusal)}") from refusal
     return replies
+
+
+def are_answers(
+    answer: Sequence[object] | Exception | None, calls: Sequence[Call]
+) -> TypeGuard[list[object]]:
+    """Say whether a first trip was answered by the script, all of it: a conversation would add nothing."""
+    if not isinstance(answer, list):
+        return False
+    for call, reply in zip(calls, answer, strict=True):
+        if not isinstance(call, ScriptCall) or type(reply) is not bytes or reply[-SIZE:] != call.echo:
+            return False
+    return True
 
 
 def _trips(

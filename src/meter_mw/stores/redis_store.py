@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from redis.connection import AbstractConnection, Connection, UnixDomainSocketConnection
 from redis.exceptions import ResponseError
 
 from meter_mw.stores.cluster_map import is_cluster, read_cluster_url
@@ -19,34 +18,32 @@ from meter_mw.stores.redis_link import (
     Address,
     Breaker,
     Crowded,
+    Leave,
     StoreClock,
-    Transport,
     Trip,
+    are_answers,
     converse,
     read_url,
     refused,
     unavailable,
-    unreached,
 )
 from meter_mw.stores.redis_protocol import (
     SERVER_CLOCK,
     admit_call,
     closed,
     closing_call,
-    pack,
     peek_call,
     tally,
 )
+from meter_mw.stores.redis_socket import RedisSocket
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
     from collections.abc import Callable, Sequence
 
     from meter_mw.stores.cluster_store import ClusterStore
     from meter_mw.stores.port import Admit, Charge, Closed, Closing, Tally, TopUp
     from meter_mw.stores.redis_link import Errors, Talk
-    from meter_mw.stores.redis_protocol import Call
+    from meter_mw.stores.redis_protocol import Call, ScriptCall
 
 
 def open_store(
@@ -143,10 +140,9 @@ class RedisStore:
     def told(self, calls: Sequence[Call], *, patience_us: int) -> dict[str, list[object] | StoreUnavailable]:
         """Have the server answer, by its place; error replies, and its silence, are values."""
         deadline = time.monotonic() + patience_us / 1_000_000
-        try:
-            return {self._address.place: list(self._pool().make(Trip(tuple(calls)), deadline))}
-        except FAILURES as failure:
-            return {self._address.place: unavailable(failure, self._address.place)}
+        answer = self._pool().make(Trip(tuple(calls)), deadline)
+        place = self._address.place
+        return {place: unavailable(answer, place) if isinstance(answer, Exception) else list(answer)}
 
     def ask(
         self, calls: Sequence[Call], *, patience_us: int, urgent: bool = True, values: Errors = ()
@@ -154,7 +150,7 @@ class RedisStore:
         """Have other commands answered in one round trip, or raise StoreUnavailable; see `converse`."""
         return self._ask(calls, patience_us, urgent=urgent, values=values)
 
-    def _read(self, call: Call, patience_us: int, *, urgent: bool) -> Tally:
+    def _read(self, call: ScriptCall, patience_us: int, *, urgent: bool) -> Tally:
         sent_us = self._store_clock.local()
         (reply,) = self._ask((call,), patience_us, urgent=urgent)
         answer = tally(reply)
@@ -166,8 +162,14 @@ class RedisStore:
     ) -> list[object]:
         deadline = time.monotonic() + patience_us / 1_000_000
         pool = self._pool()
-        talk = converse(calls, self._address.place, pool.breaker, urgent=urgent, values=values)
-        return _hold(talk, pool, deadline)
+        leave: Leave | None = None
+        answer: list[object] | Exception | None = None
+        if not pool.breaker.is_open:
+            leave, answer = Leave.FREELY, pool.make(Trip(tuple(calls)), deadline)
+            if are_answers(answer, calls):
+                return answer
+        talk = converse(calls, self._address.place, pool.breaker, urgent=urgent, values=values, leave=leave)
+        return _hold(talk, pool, deadline, answer)
 
     def _time(self) -> int:
         return SERVER_CLOCK if self._clock is None else self._clock()
@@ -182,17 +184,15 @@ class RedisStore:
         return pool
 
 
-def _hold(talk: Talk, pool: _Pool, deadline: float) -> list[object]:
-    """Hold a conversation over blocking connections."""
+def _hold(
+    talk: Talk, pool: _Pool, deadline: float, answer: Sequence[object] | Exception | None
+) -> list[object]:
+    """Hold a conversation over blocking connections; its first trip may be answered already."""
     try:
         trip = next(talk)
         while True:
-            answer: Sequence[object] | Exception
-            try:
-                answer = pool.make(trip, deadline)
-            except FAILURES as failure:
-                answer = failure.with_traceback(None)
-            trip = talk.send(answer)
+            trip = talk.send(pool.make(trip, deadline) if answer is None else answer)
+            answer = None
     except StopIteration as end:
         replies: list[object] = end.value
         return replies
@@ -206,30 +206,36 @@ class _Pool:
     def __init__(self, address: Address) -> None:
         self.breaker = Breaker()
         self._address = address
-        self._idle: list[_Bounded] = []
-        self._free = threading.Semaphore(address.connections)
+        self._idle: list[RedisSocket] = []
+        self._places = _Places(address.connections)
 
-    def make(self, trip: Trip, deadline: float) -> Sequence[object]:
-        """Make one round trip before `deadline`, by the monotonic clock; what failed is closed."""
-        if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise Crowded(f"its {self._address.connections} connections are all in use")
+    def make(self, trip: Trip, deadline: float) -> list[object] | Exception:
+        """Make one round trip before `deadline`, by the monotonic clock; give the failure where it fails."""
+        try:
+            self._places.take(deadline)
+        except Crowded as failure:
+            return failure.with_traceback(None)
         try:
             if trip.fresh:
                 self.drop()
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = self._connect()
-            connection.deadline = deadline
-            try:
-                replies = connection.exchange(trip.calls)
-            except BaseException:
-                connection.drop()
-                raise
-            self._idle.append(connection)
-            return replies
+            return self._exchange(trip.calls, deadline)
+        except FAILURES as failure:
+            return failure.with_traceback(None)
         finally:
-            self._free.release()
+            self._places.give()
+
+    def _exchange(self, calls: Sequence[Call], deadline: float) -> list[object]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = RedisSocket(self._address, deadline)
+        try:
+            replies = connection.exchange(calls, deadline)
+        except BaseException:
+            connection.drop()
+            raise
+        self._idle.append(connection)
+        return replies
 
     def drop(self) -> None:
         """Close the connections that are not in use."""
@@ -237,115 +243,37 @@ class _Pool:
             while True:
                 self._idle.pop().drop()
 
-    def _connect(self) -> _Bounded:
-        options = self._address.options
-        if self._address.tls is not None:
-            options = {name: value for name, value in options.items() if not name.startswith("ssl_")}
-            options["tls"] = self._address.tls.get()
-        return _KINDS[self._address.transport](**options)
 
+class _Places:
+    """So many callers at the same time; to take a place that is free costs no lock."""
 
-class _Bounded(AbstractConnection):
-    """A connection whose every wait ends at `deadline`: connecting, its handshake, sending, each receive.
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._free = [True] * number
+        self._freed = threading.Condition()
+        self._waiting = 0
 
-    redis-py's timeouts are fixed when the connection is made and hold for one receive each, so a server
-    that dribbles outlasts them. Here both timeouts are what is left until the deadline, and the socket asks
-    for it anew at each step. This rests on three things that redis-py 6.4 to 8 share: it reads
-    `socket_timeout` and `socket_connect_timeout` of itself, `_connect` gives the socket, and the parsers
-    ask no more of that than a socket's methods.
-    """
-
-    deadline: float | None = None
-
-    def _left(self) -> float | None:
-        if self.deadline is None:
-            return None
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the time for this call is over")
-        return left
-
-    def _keep(self, value: float | None) -> None:
-        """Leave the timeouts as they are, whatever redis-py would set."""
-
-    socket_timeout = property(_left, _keep)
-    socket_connect_timeout = property(_left, _keep)
-
-    def _connect(self) -> _BoundedSocket:
-        sock = super()._connect()  # type: ignore[no-untyped-call,safe-super]  # its siblings have a body
-        return _BoundedSocket(self._secured(sock), self._left)
-
-    def _secured(self, sock: socket.socket) -> socket.socket:
-        return sock
-
-    def drop(self) -> None:
-        """Close it; the next exchange connects anew."""
-        self.disconnect()  # type: ignore[no-untyped-call]  # redis-py does not type it
-
-    def exchange(self, calls: Sequence[Call]) -> list[object]:
-        """Send all calls, connecting first if need be, and read all replies; error replies are values."""
-        if self._sock is None:
+    def take(self, deadline: float) -> None:
+        """Take a place, waiting for it until `deadline`; raises Crowded."""
+        if self._taken():
+            return
+        with self._freed:
+            self._waiting += 1
             try:
-                self.connect()  # type: ignore[no-untyped-call]  # redis-py does not type it
-            except FAILURES as failure:
-                raise unreached(failure) from None
-        self.send_packed_command([pack(calls)], check_health=False)  # type: ignore[no-untyped-call]  # of redis-py
-        return [self._reply() for _ in calls]
+                if not self._freed.wait_for(self._taken, max(0.0, deadline - time.monotonic())):
+                    raise Crowded(f"its {self._number} connections are all in use")
+            finally:
+                self._waiting -= 1
 
-    def _reply(self) -> object:
+    def _taken(self) -> bool:
         try:
-            return self.read_response()
-        except ResponseError as refusal:
-            return refusal.with_traceback(None)
+            return self._free.pop()
+        except IndexError:
+            return False
 
-
-class _BoundedTcp(_Bounded, Connection):
-    """The same over TCP."""
-
-
-class _BoundedTls(_BoundedTcp):
-    """The same over TLS; redis-py's own would load all certificates anew for each connection."""
-
-    def __init__(self, tls: ssl.SSLContext, **options: object) -> None:
-        super().__init__(**options)  # type: ignore[no-untyped-call]  # redis-py does not type it
-        self._tls = tls
-
-    def _secured(self, sock: socket.socket) -> socket.socket:
-        sock.settimeout(self._left())
-        return self._tls.wrap_socket(sock, server_hostname=self.host)
-
-
-class _BoundedUnix(_Bounded, UnixDomainSocketConnection):
-    """The same over a Unix socket."""
-
-
-_KINDS: dict[Transport, Callable[..., _Bounded]] = {
-    Transport.TCP: _BoundedTcp,
-    Transport.TLS: _BoundedTls,
-    Transport.UNIX: _BoundedUnix,
-}
-
-
-class _BoundedSocket:
-    """A socket that asks how long it may wait before each step."""
-
-    def __init__(self, sock: socket.socket, left: Callable[[], float | None]) -> None:
-        self._sock = sock
-        self._left = left
-
-    def recv_into(self, buffer: bytearray) -> int:
-        self._sock.settimeout(self._left())
-        return self._sock.recv_into(buffer)
-
-    def recv(self, size: int) -> bytes:
-        self._sock.settimeout(self._left())
-        return self._sock.recv(size)
-
-    def sendall(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            self._sock.settimeout(self._left())
-            rest = rest[self._sock.send(rest) :]
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._sock, name)
+    def give(self) -> None:
+        """Give a place back."""
+        self._free.append(True)
+        if self._waiting:
+            with self._freed:
+                self._freed.notify()
