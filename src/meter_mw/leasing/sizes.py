@@ -50,6 +50,7 @@ FEWEST_COMING = 4
 SPAN_US = 50_000
 """What comes is counted over spans of at least this (µs)."""
 
+_GLIMPSE_US = 10_000
 _MEMORY_US = 200_000
 _SECOND_US = 1_000_000
 
@@ -64,10 +65,10 @@ class Slice(NamedTuple):
 class Pace:
     """How many units a second come: a moving mean over spans of at least 50 ms."""
 
-    __slots__ = ("per_second", "since_us")
+    __slots__ = ("_mean", "since_us")
 
     def __init__(self) -> None:
-        self.per_second = 0.0
+        self._mean = 0.0
         self.since_us: int | None = None
 
     def is_due(self, now_us: int) -> bool:
@@ -79,8 +80,14 @@ class Pace:
         if self.since_us is not None and now_us > self.since_us:
             took_us = now_us - self.since_us
             weight = took_us / (took_us + _MEMORY_US)
-            self.per_second += weight * (units * _SECOND_US / took_us - self.per_second)
+            self._mean += weight * (units * _SECOND_US / took_us - self._mean)
         self.since_us = now_us
+
+    def per_second(self, units: float = 0, now_us: int = 0) -> float:
+        """Give the mean; or what `units` since the last time come to, if that is more and can be told."""
+        if self.since_us is None or now_us - self.since_us < _GLIMPSE_US:
+            return self._mean
+        return max(self._mean, units * _SECOND_US / (now_us - self.since_us))
 
 
 def is_lendable(charge: Charge) -> bool:
