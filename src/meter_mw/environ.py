@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from meter_mw.model import Count, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
     from wsgiref.types import InputStream
 
@@ -39,13 +40,19 @@ class UploadRefused(OSError):
         super().__init__(errno.EDQUOT, "a limit lets no more of this upload pass")
 
 
+@lru_cache(maxsize=256)
+def _variable(name: str) -> str:
+    """Give what a field is known as in an environ (RFC 3875, section 4.1.18)."""
+    variable = name.upper().replace("-", "_")
+    return variable if name in _PLAIN else f"HTTP_{variable}"
+
+
 def facts(environ: Mapping[str, Any], method: str, path: str) -> Request:
     """Give the facts of a request; servers have joined the values of a field that came twice."""
 
-    def field(name: str) -> list[str]:
-        variable = name.upper().replace("-", "_")
-        value = (environ.get(variable) or None) if name in _PLAIN else environ.get("HTTP_" + variable)
-        return [] if value is None else [value]
+    def field(name: str) -> Sequence[str]:
+        value = environ.get(_variable(name))
+        return () if value is None or (not value and name in _PLAIN) else (value,)
 
     return Request(
         method=method,

@@ -96,8 +96,8 @@ class Responder:
         """Give the limit fields of an answer; none where it is not known how its caller stands."""
         lent = admission.lent
         if lent is not None and not admission.lines and self._rules.legacy is Legacy.OFF:
-            items = [(left, reset_us) for left, reset_us, _, _ in lent.figures(admission.now_us)]
-            return self._ietf(lent.lines, items) if self._rules.ietf else ()
+            lent_items = [(left, reset_us) for left, reset_us, _, _ in lent.figures(admission.now_us)]
+            return self._ietf(lent.lines, lent_items) if self._rules.ietf else ()
         standings = tuple(each for each in admission.every_standing if not each.line.limit.shadow)
         if not standings or admission.caller is None:
             return ()

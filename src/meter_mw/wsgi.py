@@ -87,14 +87,24 @@ def _path(environ: WSGIEnvironment) -> str:
     return str(environ.get("PATH_INFO", "")).encode("latin-1").decode("utf-8", "replace")
 
 
-def _add(fields: Fields, headers: Headers, environ: WSGIEnvironment) -> None:
+def _dressed(head: list[tuple[str, str]], fields: Fields, environ: WSGIEnvironment) -> list[tuple[str, str]]:
     """Append fields, and let a script on another origin read them."""
-    for name, value in fields:
-        headers.add(name, value)
+    dressed = [*head, *fields]
     if "HTTP_ORIGIN" in environ:
+        headers = Headers(dressed)
         exposing = exposed(", ".join(headers.get_all(_EXPOSING)) or None, fields)
         if exposing is not None:
             headers.set(_EXPOSING, exposing)
+            return headers.to_wsgi_list()
+    return dressed
+
+
+def _length(head: list[tuple[str, str]]) -> str | None:
+    """Give the Content-Length that an app declares; the first, where it gives several."""
+    for name, value in head:
+        if name.lower() == "content-length":
+            return value
+    return None
 
 
 def _refuse(
@@ -102,9 +112,7 @@ def _refuse(
 ) -> tuple[int, bytes]:
     """Begin the answer to what is not served; give its status and its body."""
     refusal, fields, body = meter.refuse(admission)
-    headers = Headers()
-    _add(fields, headers, environ)
-    start_response(f"{refusal.status} {_REASONS[refusal.status]}", headers.to_wsgi_list())
+    start_response(f"{refusal.status} {_REASONS[refusal.status]}", _dressed([], fields, environ))
     return refusal.status, b"" if environ["REQUEST_METHOD"] == "HEAD" else body
 
 
@@ -144,7 +152,7 @@ class _Response:
             if not (self.is_refused() and isinstance(failure, Exception)):
                 self.end(failure)
                 raise
-        sized = isinstance(body, Sized) and not self.is_refused()
+        sized = hasattr(body, "__len__") and not self.is_refused()
         return _SizedBody(body, self) if sized else _Body(body, self)
 
     def is_refused(self) -> bool:
@@ -154,17 +162,20 @@ class _Response:
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
         if not self.is_refused():
-            self._take_head(status, Headers(headers), [exc_info] if exc_info else [])
+            self._take_head(status, headers, [exc_info] if exc_info else [])
         return self._counted
 
-    def _take_head(self, status: str, head: Headers, exc_info: list[ExcInfo]) -> None:
-        exchange = self._exchange
-        exchange.begin(int(status[:3]), head.get("Content-Length"))
-        for name in exchange.hear(head.getlist):
-            head.remove(name)
-        _add(self._meter.responder.fields(exchange.admission), head, self._environ)
+    def _take_head(self, status: str, head: list[tuple[str, str]], exc_info: list[ExcInfo]) -> None:
+        exchange, meter = self._exchange, self._meter
+        exchange.begin(int(status[:3]), _length(head))
+        if meter.policy.told_by_header:
+            headers = Headers(head)
+            for name in exchange.hear(headers.getlist):
+                headers.remove(name)
+            head = headers.to_wsgi_list()
+        dressed = _dressed(head, meter.responder.fields(exchange.admission), self._environ)
         # PEP 3333: exc_info is passed only when there is one; some servers take two arguments.
-        self._head = lambda: self._start_response(status, head.to_wsgi_list(), *exc_info)
+        self._head = lambda: self._start_response(status, dressed, *exc_info)
         if not self._holds_back or self._under_way:
             self._begin()
 
@@ -195,11 +206,14 @@ class _Response:
         """Count a chunk that is about to leave, or so much of it as its limits let pass."""
         exchange = self._exchange
         self._under_way = True
-        self._begin()
-        room = self._meter.gate.lets(exchange, (Count.RESPONSE_BYTES, exchange.clipped(len(chunk))))
-        if room is not None:
-            self.is_cut = True
-            chunk = cut(exchange, chunk, room)
+        if self._head is not None:
+            self._begin()
+        counted = exchange.clipped(len(chunk))
+        if not exchange.goes(counted):
+            room = self._meter.gate.lets(exchange, (Count.RESPONSE_BYTES, counted))
+            if room is not None:
+                self.is_cut = True
+                chunk = cut(exchange, chunk, room)
         if last or self.is_cut or exchange.completes():
             self.finish()
         return chunk
@@ -220,11 +234,13 @@ class _Response:
 
     def finish(self) -> None:
         """Close the count before the last byte leaves; where it may not leave, nothing more does."""
-        try:
-            self._meter.conclude(self._exchange)
-        except NotDurable:
-            self.is_cut = True
-            raise
+        booked = self._meter.finish(self._exchange)
+        if booked is not None:
+            try:
+                self._meter.release(self._exchange, booked)
+            except NotDurable:
+                self.is_cut = True
+                raise
 
     def end(self, how: BaseException) -> None:
         """Close the count at the end of the app's iterable, or where it failed."""
@@ -233,8 +249,8 @@ class _Response:
         else:
             self._exchange.status = self._exchange.status or 500
         try:
-            if isinstance(how, Exception):  # the server has an answer to it, and the client reads that
-                self.finish()
+            if isinstance(how, Exception) and not self._exchange.ended:
+                self.finish()  # the server has an answer to it, and the client reads that
         finally:
             self.leave()
 
@@ -242,7 +258,8 @@ class _Response:
         enter(self._exchange)
 
     def leave(self) -> None:
-        self._meter.abandon(self._exchange)
+        if not self._exchange.ended:
+            self._meter.abandon(self._exchange)
         enter(self._outer)
 
 
