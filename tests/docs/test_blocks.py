@@ -19,8 +19,10 @@ import pytest
 from werkzeug.test import Client
 
 from meter_mw import load
+from meter_mw.meter import open_sinks
 from meter_mw.model import WINDOW_EVENT
 from meter_mw.sinks.windows.records import Window
+from support.ledgers import usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,11 +111,11 @@ def _record() -> dict[str, dict[str, object]]:
 def _event() -> dict[str, dict[str, object]]:
     namespace = _run(blocks("python")[0].text)
     assert _get(namespace["app"]).status_code == 200
-    usage, end = Path("var/meter/usage.jsonl"), time.monotonic() + 5
-    while not usage.exists() or not usage.read_text():
+    sent, end = Path("var/meter/usage.jsonl"), time.monotonic() + 5
+    while not sent.exists() or not sent.read_text():
         assert time.monotonic() < end
         time.sleep(0.01)
-    return dict(json.loads(usage.read_text()))
+    return dict(json.loads(sent.read_text()))
 
 
 def _get(app: object) -> httpx.Response:
@@ -200,6 +202,13 @@ def test_shell_commands_are_there(block: Block) -> None:
                 module, _, name = target.partition(":")
                 source = (block.page.parent / f"{module}.py").read_text()
                 assert re.search(rf"^{name} = ", source, re.MULTILINE)
+            case ["meter-mw", "usage" | "top" as name, *arguments]:
+                Path("meter.yaml").write_text(f"{WHOLE}events: {{sinks: [sql]}}")
+                (ledger,) = open_sinks(load("meter.yaml"))
+                Path("var/meter").mkdir(parents=True, exist_ok=True)
+                ledger.send([usage(1, source="urn:meter-mw:docs")])
+                ledger.close()
+                subprocess.run([METER_MW, name, *arguments], check=True, capture_output=True)
             case ["meter-mw", *arguments]:
                 subprocess.run([METER_MW, *arguments], check=True, capture_output=True)
             case _:

@@ -1,4 +1,4 @@
-"""The SQL in docs/events.md: it runs on a ledger, and makes the table that the clickhouse sink fills."""
+"""The SQL in the pages on the ledger and on events: it runs, and makes the table that clickhouse fills."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from meter_mw.sinks.sql import SqlSink
 from support.fakes.clickhouse import TABLE
 from support.ledgers import SOURCE, Ledger, PostgresLedger, SqliteLedger, facts, mixture
 
-PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
-QUERY, DEFINITION = re.findall(r"^```sql\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "ledger.md").read_text()
+SQL = re.compile(r"^```sql\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+(QUERY,) = SQL.findall(PAGE)
+(DEFINITION,) = SQL.findall((DOCS / "events.md").read_text())
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

@@ -48,7 +48,7 @@ def counts(ledger: Ledger, *tables: str) -> list[object]:
     return [ledger.rows(f"SELECT count(*) FROM meter_{each}")[0][0] for each in tables]
 
 
-def test_each_stock_goes_in_its_time(ledger: Ledger, sink: SqlSink, database: Database) -> None:
+def test_each_grain_goes_in_its_time(ledger: Ledger, sink: SqlSink, database: Database) -> None:
     """Events first, then hours, then days; in batches, and the newest event is the clock."""
     sink.send(EVENTS)
     assert purged(database, KEPT) > 3

@@ -88,10 +88,10 @@ def outcomes(
     levels = (("days", usage_days, taken.days, DAY_US), ("hours", usage_hours, taken.hours, HOUR_US))
     found: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * len(SUMS))
     with database.reading() as connection:
-        for stock, table, runs, length_us in levels:
+        for grain, table, runs, length_us in levels:
             if not runs:
                 continue
-            check_kept(connection, stock, runs[0])
+            check_kept(connection, grain, runs[0])
             keys = [table.c[name] for name in by]
             moment = next(iter(table.primary_key))
             asked = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, select, update
 
 from meter_mw.ledger.records import read
-from meter_mw.ledger.retention import ALWAYS_US, STOCKS
+from meter_mw.ledger.retention import ALWAYS_US, GRAINS
 from meter_mw.ledger.tables import ROLLED_UP, VERSION, events, metadata, quantities, retained, schema
 from meter_mw.ledger.writing import roll_up
 
@@ -40,7 +40,7 @@ def migrate(connection: Connection, version: int) -> None:
 
 
 def _retain_all(connection: Connection) -> None:
-    connection.execute(insert(retained), [{"stock": stock, "since_us": ALWAYS_US} for stock in STOCKS])
+    connection.execute(insert(retained), [{"grain": grain, "since_us": ALWAYS_US} for grain in GRAINS])
 
 
 def _to_2(connection: Connection) -> None:

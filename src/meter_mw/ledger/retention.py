@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, select, tuple_, update
 
 from meter_mw.ledger.spans import Span
-from meter_mw.ledger.tables import DAY_STOCK, HOUR_STOCK, events, quantities, retained
+from meter_mw.ledger.tables import DAY_GRAIN, HOUR_GRAIN, events, quantities, retained
 from meter_mw.model import MeterError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table
 
-STOCKS = ("events", "hours", "days")
+GRAINS = ("events", "hours", "days")
 """What is kept, for no longer than what comes after it."""
 
 ALWAYS_US = -(2**62)
@@ -42,7 +42,7 @@ class Purged(MeterError):
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long each stock is kept, in µs; None for ever."""
+    """How long each grain is kept, in µs; None for ever."""
 
     events: int | None = None
     hours: int | None = None
@@ -50,15 +50,15 @@ class Retention:
 
     def __post_init__(self) -> None:
         """Refuse to keep anything longer than what it is summed up in."""
-        spans = [getattr(self, stock) for stock in STOCKS]
-        for stock, longer, span, least in zip(STOCKS, STOCKS[1:], spans, spans[1:], strict=False):
+        spans = [getattr(self, grain) for grain in GRAINS]
+        for grain, longer, span, least in zip(GRAINS, GRAINS[1:], spans, spans[1:], strict=False):
             if least is not None and (span is None or span > least):
-                raise ValueError(f"the ledger keeps {longer} for less long than {stock}, which they sum up")
+                raise ValueError(f"the ledger keeps {longer} for less long than {grain}, which they sum up")
 
     def over(self, now_us: int) -> dict[str, int]:
-        """Give since when each stock is still kept."""
-        spans = {stock: getattr(self, stock) for stock in STOCKS}
-        return {stock: now_us - span for stock, span in spans.items() if span is not None}
+        """Give since when each grain is still kept."""
+        spans = {grain: getattr(self, grain) for grain in GRAINS}
+        return {grain: now_us - span for grain, span in spans.items() if span is not None}
 
 
 def hold(connection: Connection) -> None:
@@ -69,19 +69,19 @@ def hold(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({_LOCK})")
 
 
-def since(connection: Connection, stock: str) -> int:
-    """Give since when the ledger has all of a stock, in µs since 1970."""
-    found = connection.scalar(select(retained.c.since_us).where(retained.c.stock == stock))
+def since(connection: Connection, grain: str) -> int:
+    """Give since when the ledger has all of a grain, in µs since 1970."""
+    found = connection.scalar(select(retained.c.since_us).where(retained.c.grain == grain))
     return ALWAYS_US if found is None else int(found)
 
 
-def check_kept(connection: Connection, stock: str, span: Span) -> None:
-    """Make sure that the ledger has all of a stock in a span. Raises Purged."""
-    since_us = since(connection, stock)
+def check_kept(connection: Connection, grain: str, span: Span) -> None:
+    """Make sure that the ledger has all of a grain in a span. Raises Purged."""
+    since_us = since(connection, grain)
     if span.start_us < since_us:
         raise Purged(
             f"found {_minute(span.start)}; expected {_minute(Span(since_us, since_us).start)} or later,"
-            f" as the ledger keeps no older {stock}"
+            f" as the ledger keeps no older {grain}"
         )
 
 
@@ -93,10 +93,10 @@ def advance(connection: Connection, retention: Retention, now_us: int) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
     newest = connection.scalar(select(func.max(events.c.time_us)))
     if newest is not None:
-        for stock, since_us in retention.over(min(now_us, int(newest))).items():
+        for grain, since_us in retention.over(min(now_us, int(newest))).items():
             connection.execute(
                 update(retained)
-                .where(retained.c.stock == stock, retained.c.since_us < since_us)
+                .where(retained.c.grain == grain, retained.c.since_us < since_us)
                 .values(since_us=since_us)
             )
     connection.commit()
@@ -110,8 +110,8 @@ def purge(connection: Connection, most: int) -> int:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     done = _purge_events(connection, since(connection, "events"), most)
-    for stock, tables in (("hours", HOUR_STOCK), ("days", DAY_STOCK)):
-        since_us = since(connection, stock)
+    for grain, tables in (("hours", HOUR_GRAIN), ("days", DAY_GRAIN)):
+        since_us = since(connection, grain)
         done += sum(_purge_rows(connection, table, since_us, most) for table in tables)
     connection.commit()
     return done

@@ -86,9 +86,9 @@ def sums(
     if unknown := [name for name in by if name not in SERIES]:
         raise ValueError(f"found {', '.join(unknown)}; expected some of {', '.join(SERIES)}")
     taken = pieces(spans)
-    for (stock, usage, further, length_us), runs in zip(_LEVELS, (taken.days, taken.hours), strict=True):
+    for (grain, usage, further, length_us), runs in zip(_LEVELS, (taken.days, taken.hours), strict=True):
         if runs:
-            check_kept(connection, stock, runs[0])
+            check_kept(connection, grain, runs[0])
             yield from _of_roll_ups(connection, (usage, further), (runs, length_us), by, only, timed=timed)
     if taken.rest:
         check_kept(connection, "events", taken.rest[0])

@@ -31,7 +31,7 @@ schema = Table("meter_schema", metadata, Column("version", Integer, primary_key=
 retained = Table(
     "meter_retained",
     metadata,
-    Column("stock", Text, primary_key=True),
+    Column("grain", Text, primary_key=True),
     Column("since_us", BigInteger, nullable=False),
 )
 """Since when the ledger has all `events`, `hours` and `days`; what is older may have been purged."""
@@ -125,7 +125,7 @@ sketch_hours = Table(
 )
 """How many answers had a duration or size (`measure`) in a bucket of `sketches`."""
 
-EVENT_STOCK = (events, quantities)
-HOUR_STOCK = (usage_hours, quantity_hours, limited_hours, sketch_hours)
-DAY_STOCK = (usage_days, quantity_days)
-ROLLED_UP = (*HOUR_STOCK, *DAY_STOCK)
+EVENT_GRAIN = (events, quantities)
+HOUR_GRAIN = (usage_hours, quantity_hours, limited_hours, sketch_hours)
+DAY_GRAIN = (usage_days, quantity_days)
+ROLLED_UP = (*HOUR_GRAIN, *DAY_GRAIN)

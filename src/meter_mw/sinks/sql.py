@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from meter_mw.ledger.database import SCHEMES, Database, fault_of_address, within
 from meter_mw.ledger.faults import Fault, fault_of
 from meter_mw.ledger.records import Record, Unreadable, read
-from meter_mw.ledger.retention import STOCKS, Purger, Retention
+from meter_mw.ledger.retention import GRAINS, Purger, Retention
 from meter_mw.ledger.totals import subjects, totals
 from meter_mw.ledger.writing import Written, write
 from meter_mw.sinks.base import Delivered, Duplicate, Outcome, Permanent, Retry, Unknown
@@ -183,7 +183,7 @@ def address_of(settings: Settings, journal: Path) -> str:
 
 
 def _open(settings: Settings, service: Service) -> SqlSink:
-    kept = {stock: round(seconds * 1_000_000) for stock, seconds in settings.lengths("retention").items()}
+    kept = {grain: round(seconds * 1_000_000) for grain, seconds in settings.lengths("retention").items()}
     return SqlSink(
         address_of(settings, service.journal),
         service.source,
@@ -210,7 +210,7 @@ KIND = SinkKind(
         "retention": Option(
             Form.LENGTHS,
             "{events: 90 days, hours: 3 years}, each 1 day to 100 years",
-            words=STOCKS,
+            words=GRAINS,
             least=86_400,
             most=100 * 366 * 86_400,
         ),
