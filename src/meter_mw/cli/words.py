@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from meter_mw.cli.limit_words import limit_in_words, quota_in_words
+from meter_mw.cli.price_words import price_in_words
 from meter_mw.policy.policy import Mode, Policy, Route, Unknown
 from meter_mw.policy.sections.overrides import limits_met
 from meter_mw.policy.sections.settings import DAYS
@@ -146,6 +147,8 @@ def _plan(plan: Plan, *, is_shadow: bool) -> Lines:
         yield f"    {limit.name}: {limit_in_words(limit, is_shadow=is_shadow)}"
     if not plan.limits:
         yield "    no limits"
+    for prices in plan.prices:
+        yield from (f"    {line}" for line in price_in_words(prices))
 
 
 def _rest(many: int, what: str) -> Lines:

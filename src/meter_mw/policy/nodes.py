@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 from meter_mw.policy.yaml12 import DEEPEST, Entries, Items, Name, Node, Scalar
@@ -51,6 +52,8 @@ def _leaf(value: object) -> Scalar:
         if any("\ud800" <= each <= "\udfff" for each in text):
             raise _Unfit("found a text with half of a surrogate pair")
         return Scalar(text, text)
+    if isinstance(value, Decimal):
+        return Scalar(str(value), str(value))
     if isinstance(value, int | float):
         is_short = isinstance(value, float) or abs(value) < 10**60
         return Scalar(value, str(value) if is_short else "a number of more than 60 digits")

@@ -35,7 +35,8 @@ def read_decimal(field: Field, expected: str, *, decimals: int = FINEST, of: str
         field.reject(expected, because="which is more than 10^12")
         return None
     if amount != 0 and _decimals(amount) > decimals:
-        field.reject(expected, because=f"which has more than the {decimals} decimals{of and f' of {of}'}")
+        most = f"the {decimals} decimals of {of}" if of else f"{decimals} decimals"
+        field.reject(expected, because=f"which has more than {most}")
         return None
     return amount
 
