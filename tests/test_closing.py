@@ -70,6 +70,34 @@ def test_the_settlement_tells_the_truth() -> None:
     assert tuple(each.charge for each in settled.bookings) == admission.charges
 
 
+def test_requests_that_come_to_the_same_are_booked_by_the_same() -> None:
+    """As long as they ask for the same in the same window, and either are charged for or are not."""
+    rules = policy(rate(10), cap(100), routes=[route("/x", costs={"requests": 3})])
+    first = admission_on(rules, request("/x", key="k"))
+    second = first._replace(rid=OTHER)
+    settled = [settlement(rules, each, RECEIPT) for each in (first, second)]
+    assert settled[0] is not None
+    assert settled[1] is not None
+    assert settled[1].rid == OTHER
+    assert settled[1].bookings is settled[0].bookings
+    later = settlement(rules, first._replace(windows=(0, NOW_US + DAY_US)), RECEIPT)
+    assert later is not None
+    assert [(each.actual, each.window_us) for each in later.bookings] == [(3, 0), (3, NOW_US + DAY_US)]
+    free = settlement(rules, first, RECEIPT._replace(refused=True))
+    assert free is not None
+    assert [each.actual for each in free.bookings] == [3, 0]
+
+
+def test_bytes_are_booked_as_they_are_however_alike_the_requests() -> None:
+    """Two requests that ask for the same come to what each of them took."""
+    rules = policy(cap(10**6, meter=EGRESS))
+    admission = admission_on(rules, request("/x", key="k"))
+    for passed in (9_000, 1, 9_000):
+        settled = settlement(rules, admission, RECEIPT._replace(response_bytes=passed))
+        assert settled is not None
+        assert [each.actual for each in settled.bookings] == [passed]
+
+
 def test_a_request_that_outlives_its_rid_counts_once(clock: Clock) -> None:
     """A stream of an hour is known to no store any more: its request is not booked again, its bytes are."""
     rules = policy(cap(100), cap(10**6, meter=EGRESS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from meter_mw.admission import Admission, Answer
 from meter_mw.events import Form
@@ -12,6 +12,7 @@ from meter_mw.judging import reached
 from meter_mw.model import THRESHOLD_EVENT, Count, Receipt, RequestId, UsageEvent
 from meter_mw.policy.terms import digest_of
 from meter_mw.quota import AT_REST, Cap, Rate, Span
+from meter_mw.recent import Recent
 from meter_mw.stores.port import REMEMBERED_US, Booking, Reading, Settle
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from meter_mw.admission import Reached
     from meter_mw.policy.policy import Caller, Policy, Route
     from meter_mw.policy.terms import Line
-    from meter_mw.stores.port import Closed
+    from meter_mw.stores.port import Charge, Closed
 
 
 def settlement(policy: Policy, admission: Admission, receipt: Receipt) -> Settle | None:
@@ -31,14 +32,52 @@ def settlement(policy: Policy, admission: Admission, receipt: Receipt) -> Settle
     """
     if admission.caller is None or not admission.charges or admission.denied_by:
         return None
+    charged = is_charged(policy, admission, receipt)
+    if admission.would_deny or receipt.duration_us >= REMEMBERED_US:
+        bookings = _bookings(admission, receipt, charged=charged)
+    else:
+        bookings = _usual_bookings(admission, receipt, charged=charged)
+    return Settle(admission.rid, admission.caller.tag, bookings)
+
+
+def _bookings(admission: Admission, receipt: Receipt, *, charged: bool) -> tuple[Booking, ...]:
     forgotten = bool(admission.standings) and receipt.duration_us >= REMEMBERED_US
-    charges_for_it = is_charged(policy, admission, receipt)
-    bookings = tuple(
-        Booking(charge, used(line, receipt, charged=charges_for_it), window)
+    return tuple(
+        Booking(charge, used(line, receipt, charged=charged), window)
         for line, charge, window in zip(admission.lines, admission.charges, admission.windows, strict=True)
         if not (line.limit.shadow and admission.would_deny) and not (forgotten and not line.held)
     )
-    return Settle(admission.rid, admission.caller.tag, bookings)
+
+
+class _Usual(NamedTuple):
+    """The bookings of requests that ask for the same: all alike, where nothing but requests is counted."""
+
+    lines: tuple[Line, ...]
+    charges: tuple[Charge, ...]
+    windows: tuple[int, ...]
+    bookings: tuple[Booking, ...]
+
+
+_MOST_USUAL = 1024
+_usual: Recent[tuple[int, bool], _Usual] = Recent(_MOST_USUAL)
+"""By the identity of the charges, which are kept and so keep it, and whether they are charged."""
+
+
+def _usual_bookings(admission: Admission, receipt: Receipt, *, charged: bool) -> tuple[Booking, ...]:
+    """Give the bookings of a request; the same ones, where those of another were the same."""
+    key = (id(admission.charges), charged)
+    known = _usual.get(key)
+    if (
+        known is not None
+        and known.charges is admission.charges
+        and known.lines is admission.lines
+        and known.windows == admission.windows
+    ):
+        return known.bookings
+    bookings = _bookings(admission, receipt, charged=charged)
+    if all(line.limit.meter.count is Count.REQUESTS for line in admission.lines):
+        _usual.put(key, _Usual(admission.lines, admission.charges, admission.windows, bookings))
+    return bookings
 
 
 def is_charged(policy: Policy, admission: Admission, receipt: Receipt) -> bool:
