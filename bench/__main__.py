@@ -1,110 +1,111 @@
-"""Run as `python -m bench`; a word names one part alone.
+"""Run as `python -m bench`: the comparison with what people would use instead.
 
-`journal` tells the cost of one event, `forward` how fast events reach a sink, `features` the cost of each,
-`ledger` what a month costs the ledger.
+A word names one part of it alone, and `probe` has everyone show that they count. Other words measure what is
+ours alone: `journal` the cost of one event, `forward` how fast events reach a sink, `features` the cost of
+each, `ledger` how fast it answers.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench import features, forward, inprocess, journal, ledger, report, servers
-from bench.contenders import NAMES, Contender, chosen
+from bench import features, forward, journal, ledger, report
+from bench.comparison import (
+    NUMBERS,
+    PARTS,
+    QUICK,
+    STORES,
+    THOROUGH,
+    Wanted,
+    compare,
+    probe_all,
+    stores_of_the_run,
+)
+from bench.contenders import NAMES, chosen
 from bench.machine import machine
 from bench.readme import replaced
-from bench.redis_server import running_redis
-from bench.workload import Setting, settings
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-PARTS = ("inprocess", "servers")
-STORES = ("memory", "redis")
-NUMBERS = (1, 3)
-QUICK_NUMBERS = (3,)
-
-THOROUGH = inprocess.Effort(11, 200, 640), servers.Effort(4, 300, 2_000)
-QUICK = inprocess.Effort(1, 64, 64), servers.Effort(1, 64, 128)
+_ROOT = Path(__file__).parents[1]
+_QUICK_NUMBERS = (3,)
+_APART = ("probe", "journal", "forward", "features", "ledger")
 
 
 def main() -> None:
     """Measure what is asked for, and print it."""
     wanted = _wanted()
-    if wanted.part == "journal":
+    if wanted.part == "probe":
+        with stores_of_the_run() as stores:
+            for told in probe_all(chosen(wanted.only), [stores.memory, stores.tcp], stores):
+                print(told, flush=True)
+    elif wanted.part == "journal":
         journal.main(5_000 if wanted.quick else 50_000)
-        return
-    if wanted.part == "forward":
+    elif wanted.part == "forward":
         forward.main(2_000 if wanted.quick else 100_000)
-        return
-    if wanted.part == "ledger":
+    elif wanted.part == "ledger":
         ledger.main(20_000 if wanted.quick else 10_000_000)
-        return
-    if wanted.part == "features":
+    elif wanted.part == "features":
         tables = features.main(quick=wanted.quick)
         print(tables)
-        _update(wanted.update, tables)
-        return
-    servers.leave_server_core()
-    contenders = chosen(wanted.only)
-    described = machine()
-    with (
-        tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as place,
-        running_redis(Path(place)) as redis,
-    ):
-        numbers = wanted.limits or (QUICK_NUMBERS if wanted.quick else NUMBERS)
-        chosen_settings = settings(wanted.store, numbers, redis, Path(place))
-        sections = []
-        for section in _sections(contenders, chosen_settings, wanted, described):
-            print(section, end="\n\n", flush=True)
-            sections.append(section)
-    _update(wanted.update, "\n\n".join(sections))
+        if wanted.update is not None:
+            _put(wanted.update, tables)
+    else:
+        _compare(wanted)
 
 
-def _update(document: Path | None, tables: str) -> None:
-    if document is not None:
-        document.write_text(replaced(document.read_text(), tables))
-
-
-def _sections(
-    contenders: list[Contender], where: list[Setting], wanted: argparse.Namespace, described: str
-) -> Iterator[str]:
-    titles = [setting.title for setting in where]
-    in_process, by_servers = QUICK if wanted.quick else THOROUGH
+def _compare(wanted: argparse.Namespace) -> None:
+    effort = QUICK if wanted.quick else THOROUGH
     if wanted.rounds is not None:
-        in_process = replace(in_process, rounds=wanted.rounds)
-        by_servers = replace(by_servers, rounds=wanted.rounds)
-    yield report.introduction(contenders, described)
-    if wanted.part in (None, "inprocess"):
-        added = inprocess.measure(contenders, where, in_process)
-        yield report.added(contenders, titles, added)
-    if wanted.part in (None, "servers"):
-        gc.collect()
-        gc.freeze()  # what is left of the first part would slow the load generator
-        served = servers.Served()
-        served.measure(contenders, where, by_servers)
-        yield report.served(contenders, titles, served)
+        effort = replace(
+            effort,
+            in_process=replace(effort.in_process, rounds=wanted.rounds, seconds=600),
+            by_servers=replace(effort.by_servers, rounds=wanted.rounds, seconds=600),
+        )
+    contenders = chosen(wanted.only)
+    numbers = wanted.limits or (_QUICK_NUMBERS if wanted.quick else NUMBERS)
+    asked = Wanted([wanted.part] if wanted.part else list(PARTS), contenders, wanted.store, numbers, effort)
+    described = machine()
+    with stores_of_the_run() as stores:
+        results = compare(asked, stores, lambda told: print(told, file=sys.stderr, flush=True))
+        introduction = report.introduction(contenders, described)
+        short = report.summary(results, contenders)
+        full = "\n\n".join([introduction, *report.sections(results, contenders)])
+    print(full, end="\n\n")
+    print(short)
+    if wanted.update is not None:
+        _put(wanted.update / "README.md", f"Measured {described}.\n\n{short}")
+        _put(wanted.update / "docs" / "performance.md", full)
+        from bench import plots  # noqa: PLC0415 - matplotlib takes a second to load
+
+        plots.draw(results, contenders, wanted.update / "docs" / "img")
+
+
+def _put(document: Path, tables: str) -> None:
+    document.write_text(replaced(document.read_text(), tables))
 
 
 def _wanted() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=sys.modules[__name__].__doc__)
-    parts = (*PARTS, "journal", "forward", "ledger", "features")
-    parser.add_argument("part", nargs="?", choices=parts, help="one part alone")
+    parser.add_argument("part", nargs="?", choices=(*PARTS, *_APART), help="one part alone")
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
-    parser.add_argument("--rounds", type=int, help="rounds of each part; else 11 in process and 4 of servers")
+    parser.add_argument("--rounds", type=int, help="rounds in process and of servers, however long they take")
     parser.add_argument("--only", type=_words, default=NAMES, help=f"contenders of {', '.join(NAMES)}")
     parser.add_argument("--store", type=_words, default=STORES, help=f"stores of {', '.join(STORES)}")
-    parser.add_argument("--limits", type=int, nargs="+", help="numbers of limits, up to 3; else 1 and 3")
-    parser.add_argument("--update", type=Path, help="a document to put the tables into")
+    parser.add_argument("--limits", type=int, nargs="+", help="numbers of limits, up to 8; else 1, 3 and 8")
+    parser.add_argument(
+        "--update",
+        type=Path,
+        nargs="?",
+        const=_ROOT,
+        help="where to put the tables and pictures: the folder of README.md and docs, else this project's; "
+        "for `features` a document",
+    )
     wanted = parser.parse_args()
-    for given, known in ((wanted.only, NAMES), (wanted.store, STORES), (wanted.limits or (), (1, 2, 3))):
+    for given, known in ((wanted.only, NAMES), (wanted.store, STORES), (wanted.limits or (), range(1, 9))):
         if not set(given) <= set(known):
-            parser.error(f"{given} are not all of {known}")
+            parser.error(f"{given} are not all of {tuple(known)}")
     return wanted
 
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bench.workload import HOST, KEYS, PATH
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Message, Scope
 
-    from bench.contenders import Contender
+    from bench.contenders import Contender, Edge
 
 WIDTH = 64
 """How many requests are in flight when CPU time is measured."""
@@ -62,13 +64,7 @@ class AsgiDriver:
 
     async def crowd(self, count: int) -> None:
         """Make `count` requests, 64 at a time."""
-
-        async def many(key: str) -> None:
-            for _ in range(count // WIDTH):
-                await self.one(key)
-                await asyncio.sleep(0)  # as a server has its other connections between two requests
-
-        await asyncio.gather(*(many(key) for key in KEYS[:WIDTH]))
+        await _crowd(self, count)
 
 
 def _scope(key: str) -> Scope:
@@ -154,6 +150,64 @@ def _environ(key: str) -> dict[str, object]:
     }
 
 
+class CallDriver:
+    """Calls what is no app: it takes a key and says whether that may pass."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.answered: list[tuple[int, bool]] = []
+
+    async def one(self, key: str) -> int:
+        """Make one call and give the nanoseconds that it took."""
+        begin = time.perf_counter_ns()
+        passes = self._call(key)
+        taken = time.perf_counter_ns() - begin
+        self.answered.append((200 if passes else 429, False))
+        return taken
+
+    async def crowd(self, count: int) -> None:
+        """Make `count` calls, one at a time."""
+        for _, key in zip(range(count), cycle(KEYS), strict=False):
+            await self.one(key)
+
+
+class AsyncCallDriver:
+    """Awaits what is no app: it takes a key and says whether that may pass."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.answered: list[tuple[int, bool]] = []
+
+    async def one(self, key: str) -> int:
+        """Make one call and give the nanoseconds that it took."""
+        begin = time.perf_counter_ns()
+        passes = await self._call(key)
+        taken = time.perf_counter_ns() - begin
+        self.answered.append((200 if passes else 429, False))
+        return taken
+
+    async def crowd(self, count: int) -> None:
+        """Make `count` calls, 64 at a time."""
+        await _crowd(self, count)
+
+
+async def _crowd(driver: Driver, count: int) -> None:
+    async def many(key: str) -> None:
+        for _ in range(count // WIDTH):
+            await driver.one(key)
+            await asyncio.sleep(0)  # as a server has its other connections between two requests
+
+    await asyncio.gather(*(many(key) for key in KEYS[:WIDTH]))
+
+
+_DRIVERS: dict[Edge, Callable[[Any], Driver]] = {
+    "asgi": AsgiDriver,
+    "wsgi": WsgiDriver,
+    "async call": AsyncCallDriver,
+    "call": CallDriver,
+}
+
+
 def driver(contender: Contender, app: Any) -> Driver:
     """Give the driver for a contender's app."""
-    return AsgiDriver(app) if contender.edge == "asgi" else WsgiDriver(app)
+    return _DRIVERS[contender.edge](app)

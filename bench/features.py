@@ -193,5 +193,5 @@ def main(*, quick: bool) -> str:
         tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as place,
         running_redis(Path(place)) as redis,
     ):
-        costs = asyncio.run(_measure(_apps(redis, Path(place)), redis, rounds, requests))
+        costs = asyncio.run(_measure(_apps(redis.url, Path(place)), redis.url, rounds, requests))
     return f"{machine()}\n\n{table(costs)}"

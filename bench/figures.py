@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.contenders import Contender
     from bench.workload import Setting
 
@@ -26,6 +29,13 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
 
+def p99(values: Sequence[float]) -> float:
+    """Give what 99 of 100 values do not pass; of fewer than 100 the largest."""
+    if not values:
+        raise ValueError("nothing was measured, so it has no p99")
+    return sorted(values)[min(len(values) - 1, math.ceil(len(values) * 0.99) - 1)]
+
+
 @dataclass(slots=True)
 class Figures:
     """One quantity, of everyone."""
@@ -35,6 +45,10 @@ class Figures:
     def add(self, contender: Contender, setting: Setting, value: float) -> None:
         """Note the figure of one round."""
         self.rounds[contender, setting.title].append(value)
+
+    def has(self, contender: Contender, title: str) -> bool:
+        """Whether there is any figure."""
+        return (contender, title) in self.rounds
 
     def spread(self, contender: Contender, title: str) -> Spread:
         """Give a contender's own figures."""

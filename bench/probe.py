@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 _MOST = 5
 _TRIES = 5
 _ROOMY = 1_000_000_000
-_PERIODS = ("hour", "minute", "day")
+_PERIODS = (
+    ("hour", 1), ("minute", 1), ("day", 1), ("hour", 2), ("hour", 3), ("hour", 6), ("hour", 8), ("hour", 12)
+)  # fmt: skip
+
+_PLAIN = str.maketrans(" ,*'", "----")
 
 
 class WrongError(Exception):
@@ -27,13 +31,13 @@ async def probe(contender: Contender, setting: Setting) -> None:
 
     Another key passes still, and the answers carry fields where they should. Keys are the probe's own.
     """
-    if contender.bare:
+    if contender.bare or not contender.fits(setting):
         return
-    number = len(setting.limits)
+    number = 1 if contender.floor else len(setting.limits)
     for tight in range(1 if contender.rising else number):
         limits = _rising(number) if contender.rising else _one_tight(number, tight)
         for attempt in range(_TRIES):
-            key = f"probe-{contender.base}-{number}-{tight}-{attempt}"
+            key = f"probe-{contender.title}-{setting.title}-{tight}-{attempt}".translate(_PLAIN)
             if await _holds(contender, replace(setting, limits=limits), key):
                 break
         else:
@@ -41,13 +45,13 @@ async def probe(contender: Contender, setting: Setting) -> None:
 
 
 def _rising(number: int) -> tuple[Limit, ...]:
-    periods = ("minute", "hour", "day")[:number]
-    return tuple(Limit(_MOST + extra, period) for extra, period in enumerate(periods))
+    periods = sorted(_PERIODS[:number], key=lambda each: Limit(1, *each).seconds)
+    return tuple(Limit(_MOST + extra, *period) for extra, period in enumerate(periods))
 
 
 def _one_tight(number: int, tight: int) -> tuple[Limit, ...]:
     return tuple(
-        Limit(_MOST if place == tight else _ROOMY, period) for place, period in enumerate(_PERIODS[:number])
+        Limit(_MOST if place == tight else _ROOMY, *period) for place, period in enumerate(_PERIODS[:number])
     )
 
 

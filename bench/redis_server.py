@@ -5,17 +5,37 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.workload import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A Redis that runs, by both of its ways in."""
+
+    port: int
+    socket: Path
+
+    @property
+    def url(self) -> str:
+        """The URL by TCP."""
+        return f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def unix_url(self) -> str:
+        """The URL by its unix socket."""
+        return f"unix://{self.socket}"
 
 
 def free_port() -> int:
@@ -60,14 +80,16 @@ def binary() -> str:
 
 
 @contextmanager
-def running_redis(folder: Path) -> Iterator[str]:
-    """Run a Redis without persistence, and give its URL."""
+def running_redis(folder: Path) -> Iterator[Served]:
+    """Run a Redis without persistence; its socket is in a short path, as the system wants it."""
     port = free_port()
-    options = ["--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    with (folder / "redis.log").open("wb") as log:
+    with tempfile.TemporaryDirectory(prefix="bench-") as place, (folder / "redis.log").open("wb") as log:
+        served = Served(port, Path(place) / "redis.sock")
+        options = ["--port", str(port), "--bind", HOST, "--unixsocket", str(served.socket)]
+        options += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
         process = subprocess.Popen([binary(), *options], stdout=log, stderr=log)
-    try:
-        wait_for(port, process)
-        yield f"redis://{HOST}:{port}/0"
-    finally:
-        stop(process)
+        try:
+            wait_for(port, process)
+            yield served
+        finally:
+            stop(process)

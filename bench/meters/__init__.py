@@ -1,4 +1,5 @@
 """The contenders, one module each: `build` puts a meter around, or into, a bare app.
 
 A module may have `drain(app)`, which waits for what the app does in the background, and `close(app)`.
+Each is set up as its own documentation shows it at its quickest; its first lines say how.
 """

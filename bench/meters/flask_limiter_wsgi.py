@@ -26,6 +26,6 @@ def build(setting: Setting) -> Flask:
         app=app,
         default_limits=[str(limit) for limit in setting.limits],
         headers_enabled=True,
-        storage_uri=setting.redis or "memory://",
+        storage_uri=setting.uri,
     )
     return app

@@ -1,4 +1,4 @@
-"""`limits` by hand: the middleware that one writes in an afternoon, with fixed windows and no fields.
+"""`limits` by hand, with fixed windows and no fields, around a bare ASGI app.
 
 Fixed windows are the quickest strategy that `limits` has, and redis-py the quickest of its clients.
 """
@@ -10,35 +10,23 @@ from typing import TYPE_CHECKING
 from limits import parse
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
-from starlette.responses import PlainTextResponse
 
 from bench.apps import starlette_app
+from bench.meters.by_hand import AsgiByHand
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
     from bench.workload import Setting
 
 
-class ByHand:
-    """Hits one limit after the other, each by a call of its own."""
+def build(setting: Setting) -> AsgiByHand:
+    limits = [parse(str(limit)) for limit in setting.limits]
+    storage = RedisStorage(setting.uri, implementation="redispy") if setting.redis else MemoryStorage()
+    limiter = FixedWindowRateLimiter(storage)
 
-    def __init__(self, app: ASGIApp, setting: Setting) -> None:
-        self.app = app
-        self.limits = [parse(str(limit)) for limit in setting.limits]
-        storage = RedisStorage(setting.redis, implementation="redispy") if setting.redis else MemoryStorage()
-        self.limiter = FixedWindowRateLimiter(storage)
+    async def may_pass(key: str) -> bool:
+        for limit in limits:
+            if not await limiter.hit(limit, key):
+                return False
+        return True
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request that fits every limit."""
-        if scope["type"] == "http":
-            key = next(value for name, value in scope["headers"] if name == b"x-api-key").decode("latin-1")
-            for limit in self.limits:
-                if not await self.limiter.hit(limit, key):
-                    await PlainTextResponse("Too Many Requests", 429)(scope, receive, send)
-                    return
-        await self.app(scope, receive, send)
-
-
-def build(setting: Setting) -> ByHand:
-    return ByHand(starlette_app.build(setting), setting)
+    return AsgiByHand(starlette_app.build(setting), may_pass)

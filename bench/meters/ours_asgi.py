@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from bench.workload import Setting
 
 
-def build(setting: Setting) -> MeterMiddleware:
-    return MeterMiddleware(starlette_app.build(setting), policy(setting))
+def build(setting: Setting, speed: str) -> MeterMiddleware:
+    return MeterMiddleware(starlette_app.build(setting), policy(setting, speed))
 
 
 def drain(app: MeterMiddleware) -> None:

@@ -15,5 +15,5 @@ if TYPE_CHECKING:
 __all__ = ["build", "close", "drain"]
 
 
-def build(setting: Setting) -> MeterMiddleware:
-    return MeterMiddleware(fastapi_app.build(setting), policy(setting))
+def build(setting: Setting, speed: str) -> MeterMiddleware:
+    return MeterMiddleware(fastapi_app.build(setting), policy(setting, speed))

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from bench.workload import Setting
 
 
-def build(setting: Setting) -> MeterMiddleware:
-    return MeterMiddleware(flask_app.build(setting).wsgi_app, policy(setting))
+def build(setting: Setting, speed: str) -> MeterMiddleware:
+    return MeterMiddleware(flask_app.build(setting).wsgi_app, policy(setting, speed))
 
 
 def drain(app: MeterMiddleware) -> None:

@@ -26,7 +26,7 @@ def build(setting: Setting) -> Starlette:
         key_func=_key,
         default_limits=[str(limit) for limit in setting.limits],
         headers_enabled=True,
-        storage_uri=setting.redis or "memory://",
+        storage_uri=setting.uri,
     )
     app.add_middleware(SlowAPIASGIMiddleware)
     return app
