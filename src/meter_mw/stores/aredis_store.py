@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from meter_mw.stores.cluster_map import is_cluster, read_cluster_url
 from meter_mw.stores.port import PATIENCE_US
-from meter_mw.stores.redis_link import Address, StoreClock, converse, read_url
+from meter_mw.stores.redis_link import (
+    FAILURES,
+    Address,
+    Leave,
+    StoreClock,
+    are_answers,
+    converse,
+    read_url,
+)
 from meter_mw.stores.redis_pipe import Line
 from meter_mw.stores.redis_protocol import SERVER_CLOCK, admit_call, closed, closing_call, peek_call, tally
 
@@ -91,8 +99,20 @@ class AsyncRedisStore:
         self, calls: Sequence[Call], patience_us: int, *, urgent: bool, values: Errors = ()
     ) -> list[object]:
         line = self._line()
-        talk = converse(calls, self._address.place, line.breaker, urgent=urgent, values=values)
-        return await line.hold(talk, patience_us)
+        deadline = line.deadline(patience_us)
+        leave = asked = None
+        if not line.breaker.is_open:
+            leave, asked = Leave.FREELY, line.ask(calls, deadline)
+            try:
+                replies = await asked.future
+            except FAILURES:
+                pass  # the conversation is told
+            else:
+                if are_answers(replies, calls):
+                    line.breaker.answered()  # another's silence may have opened it meanwhile
+                    return replies
+        talk = converse(calls, self._address.place, line.breaker, urgent=urgent, values=values, leave=leave)
+        return await line.hold(talk, deadline, asked)
 
     def _time(self) -> int:
         return SERVER_CLOCK if self._clock is None else self._clock()

@@ -57,21 +57,19 @@ class Line:
         self._clock = self._ticked = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def hold(self, talk: Talk, patience_us: int) -> list[object]:
-        """Hold a conversation."""
+    def deadline(self, patience_us: int) -> float:
+        """Give until when a caller waits, by the clock here."""
         # A tick more, as the clock may be behind by one, and that alone where lag has used all patience up.
-        deadline = self._clock + TICK + max(0, patience_us) / 1_000_000
-        pipe = None
+        return self._clock + TICK + max(0, patience_us) / 1_000_000
+
+    async def hold(self, talk: Talk, deadline: float, asked: Waiter | None) -> list[object]:
+        """Hold a conversation; its first trip may be over."""
         try:
             trip = next(talk)
+            waiter = asked or self.ask(trip.calls, deadline)
             while True:
-                answer: Sequence[object] | Exception
-                try:
-                    pipe = self._current(pipe if trip.fresh else None)
-                    answer = await self._ask(pipe, trip.calls, deadline)
-                except FAILURES as failure:
-                    answer = failure.with_traceback(None)
-                trip = talk.send(answer)
+                trip = talk.send(await waiter.answer())
+                waiter = self.ask(trip.calls, deadline, waiter.pipe if trip.fresh else None)
         except StopIteration as end:
             replies: list[object] = end.value
             return replies
@@ -84,17 +82,17 @@ class Line:
             self._pipe.fail(Lost("the store was closed"))
             await self._pipe.closed()
 
-    async def _ask(self, pipe: _Pipe, calls: Sequence[Call], deadline: float) -> Sequence[object]:
-        waiter = _Waiter(self._loop, pipe, calls, deadline)
+    def ask(self, calls: Sequence[Call], deadline: float, doubted: _Pipe | None = None) -> Waiter:
+        """Begin a round trip, on another connection than the `doubted` one."""
+        pipe = self._pipe
+        if pipe is None or pipe.over or pipe is doubted:
+            pipe = self._current(doubted)
+        waiter = Waiter(self._loop, pipe, calls, deadline)
         pipe.ask(waiter)
         if self._timer is None:
             self._ticked = self._loop.time()
             self._timer = self._loop.call_later(TICK, self._tick)
-        replies = await waiter.future
-        for reply in replies:
-            if isinstance(reply, Lost):  # LOADING and the like: an answer, but none to the call
-                raise reply
-        return replies
+        return waiter
 
     def _current(self, doubted: _Pipe | None) -> _Pipe:
         """Give the connection, or a new one where there is none or it is the one in doubt."""
@@ -121,8 +119,11 @@ class Line:
         self._timer = self._loop.call_later(TICK, self._tick) if waited_for else None
 
 
-class _Waiter:
-    """A round trip under way: what is asked, what has come of it, and until when it may take."""
+class Waiter:
+    """A round trip under way: what is asked, what has come of it, and until when it may take.
+
+    The `future` gives the replies, or is failed by one of FAILURES.
+    """
 
     __slots__ = ("_count", "_moved", "_replies", "deadline", "future", "packed", "pipe")
 
@@ -136,6 +137,15 @@ class _Waiter:
         self._count = len(calls)
         self._moved = False
         self._replies: list[object] = []
+
+    async def answer(self) -> Sequence[object] | Exception:
+        """Wait for the replies, or for the failure that comes instead; either may be there already."""
+        try:
+            replies = await self.future
+        except FAILURES as failure:
+            return failure.with_traceback(None)
+        # LOADING and the like: an answer, but none to the call.
+        return next((each for each in replies if isinstance(each, Lost)), replies)
 
     def take(self, reply: object) -> bool:
         """Take the next reply; say whether it was the last."""
@@ -169,7 +179,7 @@ class _Pipe(asyncio.Protocol):
         self._reader = Reader(
             protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_MORE
         )
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: deque[Waiter] = deque()
         self._soonest = math.inf
         self._unsent: list[bytes] = []
         self._ready = self._full = False
@@ -181,10 +191,11 @@ class _Pipe(asyncio.Protocol):
         """Whether anyone's time runs."""
         return bool(self._waiting) and self._soonest < math.inf
 
-    def ask(self, waiter: _Waiter) -> None:
+    def ask(self, waiter: Waiter) -> None:
         """Send, together with all else that is asked in this turn of the loop."""
         if self._full or len(self._waiting) >= MOST_WAITING:
-            raise Crowded(f"{len(self._waiting)} calls are waiting for it already")
+            waiter.fail(Crowded(f"{len(self._waiting)} calls are waiting for it already"))
+            return
         self._waiting.append(waiter)
         self._soonest = min(self._soonest, waiter.deadline)
         if self._ready and not self._unsent:
@@ -221,7 +232,7 @@ class _Pipe(asyncio.Protocol):
         await asyncio.wait((self._opening,))
         await asyncio.sleep(0)  # asyncio closes a socket in the loop's next round
 
-    def _end(self) -> list[_Waiter]:
+    def _end(self) -> list[Waiter]:
         """Close it, and give those who still wait."""
         self.over = True
         self._opening.cancel()
@@ -264,7 +275,7 @@ class _Pipe(asyncio.Protocol):
         calls = greeting(self._address)
         if not calls or self._transport is None:
             return
-        waiter = _Waiter(self._loop, self, calls, math.inf)
+        waiter = Waiter(self._loop, self, calls, math.inf)
         self._waiting.appendleft(waiter)
         self._transport.write(waiter.packed)
         for reply in await waiter.future:

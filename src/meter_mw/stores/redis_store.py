@@ -167,6 +167,7 @@ class RedisStore:
         if not pool.breaker.is_open:
             leave, answer = Leave.FREELY, pool.make(Trip(tuple(calls)), deadline)
             if are_answers(answer, calls):
+                pool.breaker.answered()  # another's silence may have opened it meanwhile
                 return answer
         talk = converse(calls, self._address.place, pool.breaker, urgent=urgent, values=values, leave=leave)
         return _hold(talk, pool, deadline, answer)
