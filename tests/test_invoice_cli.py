@@ -108,7 +108,7 @@ INVOICE = """\
 acme, 2026-10-15 to 2026-11-15 (not included), Europe/Paris
 
 plan  for                                               quantity  amount  how it comes about
-pro   base fee                                                     49.00  49 USD
+pro   base fee                                                     49.00  49.00 USD
 pro   requests, included                                   1,000    0.00  1,000 of 1,000 included
 pro   requests, beyond the included, up to 5,000           2,150   43.00  2,150 × 0.02 = 43.00 USD
 pro   egress                                      31,500,000,000    2.84  31,500,000,000 B / 1 GB × 0.09 = 2.835, rounded 2.84 USD
@@ -128,7 +128,7 @@ def test_without_a_period_it_is_the_last_that_is_over(tmp_path: Path) -> None:
     assert run("invoice", "acme").stdout == INVOICE
     earlier = documents("invoice", "acme", "--period", "2026-09", "--format", "json")["invoices"][0]
     assert (earlier["due"], earlier["credits"], earlier["total"]) == ("49.00", "-20.00", "29.00")
-    assert earlier["lines"][-1]["arithmetic"] == "20.00 of 20 USD; 0.00 left"
+    assert earlier["lines"][-1]["arithmetic"] == "20.00 of 20.00 USD; 0.00 left"
 
 
 def test_json_has_every_line_and_the_usage_behind_it(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_page_stands_alone_and_shows_nothing_unescaped(words: list[str], tmp_p
     assert "<script" not in result.stdout
     assert "&lt;script&gt;acme" in result.stdout
     assert "url(" not in result.stdout
-    assert "49 USD" in page.cells
+    assert "49.00 USD" in page.cells
     if words[-1] == "2026-09":
         assert "welcome <b>credit</b>" in page.cells
         assert "29.00 USD" in page.cells

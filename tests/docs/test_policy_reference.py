@@ -11,10 +11,12 @@ import pytest
 from meter_mw.policy import loader
 from meter_mw.policy.loader import load
 from meter_mw.policy.policy import Policy, Unknown
+from meter_mw.policy.prices import Rounding
 from meter_mw.policy.reading import Names
 from meter_mw.policy.resolver import KEPT_S, MOST_KEPT, UNKNOWN_KEPT_S
 from meter_mw.policy.sections import (
     charge,
+    charges,
     events,
     identity,
     keys,
@@ -22,6 +24,7 @@ from meter_mw.policy.sections import (
     meters,
     overrides,
     plans,
+    price,
     routes,
     settings,
 )
@@ -45,6 +48,10 @@ TABLES: dict[str, Names] = {
     "limits": limits._LIMIT,
     "meters": meters._METER,
     "plans": plans._PLAN,
+    "price": price._PRICE,
+    "charges": charges._CHARGE,
+    "tiers": charges._TIER,
+    "credits": price._CREDIT,
     "routes": routes._ROUTE,
     "events": events._EVENTS,
     "sinks": Names((*SINKS, *sorted({name for each in SINKS.values() for name in each.options}))),
@@ -87,11 +94,13 @@ def test_every_name_stands_in_the_page(section: str) -> None:
         [each.value for each in OnExhausted],
         [each.value for each in Unknown],
         [each.value for each in OnDeny],
+        [each.value for each in Rounding],
+        price._PERIODS,
         meters._COUNTS,
         meters.RESERVED,
         settings.DAYS[::6],
     ],
-    ids=["scopes", "on_exhausted", "unknown", "on_deny", "counts", "reserved", "days"],
+    ids=["scopes", "on_exhausted", "unknown", "on_deny", "rounding", "periods", "counts", "reserved", "days"],
 )
 def test_every_word_stands_in_the_page(words: Iterable[str]) -> None:
     assert [word for word in words if f"`{word}`" not in PAGE.read_text()] == []

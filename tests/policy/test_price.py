@@ -146,8 +146,10 @@ def test_check_says_prices_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     said = result.stdout.partition("  pro\n    no limits\n")[2].partition("journal")[0]
     assert said.splitlines() == [
         "    price: 49.00 USD a month, at least 99 USD, at most 500 USD",
-        "      requests: 1,000,000 included, then 0.00002 each up to 5,000,000,"
-        " 0.00001 each and 3 at once beyond",
+        (
+            "      requests: 1,000,000 included, then 0.00002 each up to 5,000,000,"
+            " 0.00001 each and 3 at once beyond"
+        ),
         "      egress: 100 GB included, then 0.09 for 1 GB",
         "      turnover: 1.2 % of it, 100 being 1",
         "      prepaid credit: 100 USD from 2026-01-01 until 2027-01-01",

@@ -304,7 +304,7 @@ def test_what_is_due_lies_between_the_minimum_and_the_cap(listed: PriceList, uni
 def test_the_cap_takes_off_what_is_beyond() -> None:
     found = invoice(prices(tariff("m", per_unit("1")), base="49", spend_cap=Decimal(500)), m=600)
     assert amounts(found) == ["49.00", "600.00", "-149.00"]
-    assert found.lines[-1].arithmetic == "500 USD − 649.00 = -149.00"
+    assert found.lines[-1].arithmetic == "500.00 USD − 649.00 = -149.00"
 
 
 @given(lists(), UNITS, st.lists(st.integers(1, 300).map(Decimal), max_size=3))
@@ -332,7 +332,7 @@ def test_what_is_over_first_is_used_first() -> None:
         ("a", "-10.00"),
         ("c", "-5.00"),
     ]
-    assert found.lines[-1].arithmetic == "5.00 of 10 USD; 5.00 left"
+    assert found.lines[-1].arithmetic == "5.00 of 10.00 USD; 5.00 left"
     assert (found.due, found.total, found.drawn["c"]) == (25, 0, 5)
 
 
@@ -353,11 +353,11 @@ def test_a_part_has_its_share_of_everything_but_the_price_of_a_unit() -> None:
     listed = prices(tariff("m", tiers, included=100), base="49", minimum="99", spend_cap=Decimal(500))
     (found,) = rate([stretch(listed, 14, m=600)], NOVEMBER)
     assert [line.arithmetic for line in found.lines] == [
-        "49 × 14 of 30 days = 22.866666666667…, rounded 22.87 USD",
+        "49.00 × 14 of 30 days = 22.866666666667…, rounded 22.87 USD",
         "47 of 47 included",
         "420 × 0.01 + 3 × 7/15 flat = 5.60 USD",
         "133 × 0.001 = 0.133, rounded 0.13 USD",
-        "99 × 14 of 30 days = 46.20 USD − 28.60 = 17.60",
+        "99.00 × 14 of 30 days = 46.20 USD − 28.60 = 17.60",
     ]
 
 

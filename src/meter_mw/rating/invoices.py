@@ -128,7 +128,7 @@ def _prorated(stretch: Stretch, period: BillingPeriod, kind: Kind, description: 
     prices, share = stretch.prices, stretch.share(period)
     exact = Fraction(amount) * share
     due = rounded(exact, prices.currency.decimals, prices.rounding)
-    arithmetic = written(amount)
+    arithmetic = f"{rounded(Fraction(amount), prices.currency.decimals):,f}"
     if share != 1:
         said = "" if Fraction(due) == exact else f"{written(exact)}, rounded "
         arithmetic += f" × {stretch.days} of {period.days} days = {said}{due:,f}"
@@ -154,7 +154,8 @@ def _paid(
             continue
         due = total((due, paid.copy_negate()), currency.decimals)
         left = total((balance.left, paid.copy_negate()), currency.decimals)
-        arithmetic = f"{paid:,f} of {written(balance.left)} {currency.code}; {left:,f} left"
+        before = total((balance.left,), currency.decimals)
+        arithmetic = f"{paid:,f} of {before:,f} {currency.code}; {left:,f} left"
         if balance.credit.until is not None:
             arithmetic += f" until {balance.credit.until}"
         yield Line(Kind.CREDIT, balance.credit.name, paid.copy_negate(), arithmetic, "", "")
