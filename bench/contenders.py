@@ -81,7 +81,7 @@ class Contender:
         return import_module(self.module).build(setting, *filter(None, [self.speed]))
 
     def hook(self, name: str) -> Callable[[Any], None]:
-        """Give the module's `drain` or `close`; one that does nothing where it has none."""
+        """Give the module's `drain`, `leave` or `close`; one that does nothing where it has none."""
         return getattr(import_module(self.module), name, lambda _: None)
 
 

@@ -11,7 +11,7 @@ import asyncio
 import gc
 import statistics
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,7 @@ def measure(contenders: list[Contender], settings: list[Setting], effort: Effort
 
 
 async def _measure(contenders: list[Contender], setting: Setting, effort: Effort, added: Added) -> None:
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         witness = None if setting.redis is None else stack.enter_context(Witness(setting.redis))
         await _probe(contenders, setting, witness)
         if setting.store.is_far:
@@ -94,6 +94,7 @@ async def _measure(contenders: list[Contender], setting: Setting, effort: Effort
         seats = [Seat(each, setting) for each in contenders]
         for seat in seats:
             stack.callback(seat.close)
+            stack.push_async_callback(seat.leave)
         for seat in seats:
             await _warm(seat, effort)
         gc.collect()
@@ -152,6 +153,12 @@ class Seat:
     def drain(self) -> None:
         """Wait for what is done in the background."""
         self.contender.hook("drain")(self.app)
+
+    async def leave(self) -> None:
+        """Let go of what belongs to the running loop."""
+        leave = self.contender.hook("leave")(self.app)
+        if leave is not None:
+            await leave
 
     def close(self) -> None:
         """Be done."""

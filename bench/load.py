@@ -156,6 +156,12 @@ async def _connect(port: int, key: str) -> _Client:
     return (await asyncio.get_running_loop().create_connection(partial(_Client, key), HOST, port))[1]
 
 
+async def _leave(clients: list[_Client]) -> None:
+    for client in clients:
+        client.end()
+    await asyncio.gather(*(client.gone for client in clients))
+
+
 async def _generate(port: int, connections: int, warmup: int, requests: int, *, fields: bool) -> Outcome:
     clients = [await _connect(port, key) for key in (KEYS * (connections // len(KEYS) + 1))[:connections]]
     try:
@@ -164,8 +170,7 @@ async def _generate(port: int, connections: int, warmup: int, requests: int, *, 
         phase = await _through(clients, _Phase(requests, fields=fields))
         taken, busy = time.perf_counter() - begin, time.process_time() - busy
     finally:
-        for client in clients:
-            client.end()
+        await _leave(clients)
     if phase.good < requests / 2:
         raise LoadError(f"only {phase.good} of {requests} answers were what they should be")
     return Outcome(
@@ -206,15 +211,15 @@ class Hammered:
 async def _hammer(
     port: int, key: str, connections: int, requests: int, disturb: Callable[[], None] | None
 ) -> Hammered:
-    phase, together = _Phase(requests, fields=None, lasts=True), asyncio.Event()
+    phase = _Phase(requests, fields=None, lasts=True)
+    clients = [await _connect(port, key) for _ in range(connections)]
 
-    async def last(client: _Client) -> None:
+    async def last(place: int) -> None:
         """Keep one connection up, whatever happens to the server."""
-        await together.wait()
         while phase.left > 0:
-            client.begin(phase)
-            await client.gone
-            client = await again()
+            clients[place].begin(phase)
+            await asyncio.shield(clients[place].gone)
+            clients[place] = await again()
 
     async def again() -> _Client:
         while True:
@@ -228,15 +233,15 @@ async def _hammer(
             await asyncio.sleep(_DISTURBED_EVERY_S)
             disturb()
 
-    tasks = [asyncio.create_task(last(await _connect(port, key))) for _ in range(connections)]
+    tasks = [asyncio.create_task(last(place)) for place in range(connections)]
     tasks.append(asyncio.create_task(disturbing()))
-    together.set()
     try:
         await asyncio.wait_for(phase.done, _PATIENCE_S)
     finally:
         for each in tasks:
             each.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await _leave(clients)
     return _told(phase.statuses)
 
 
@@ -265,8 +270,7 @@ async def _creep(port: int, key: str, connections: int, limit: int) -> Hammered:
         before = statuses[b"200"]
         statuses += (await _through(clients, _Phase(limit // 10, fields=None))).statuses
     finally:
-        for client in clients:
-            client.end()
+        await _leave(clients)
     return _told(statuses, before)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,9 +43,10 @@ async def _measure(contenders: list[Contender], setting: Setting, effort: Effort
         for _ in range(effort.rounds):
             for each in contenders:
                 witness.forget_all()
-                with ExitStack() as stack:
+                async with AsyncExitStack() as stack:
                     seat = Seat(each, setting)
                     stack.callback(seat.close)
+                    stack.push_async_callback(seat.leave)
                     await _paced(seat, _WARM)
                     seat.drain()
                     seat.drive.answered.clear()

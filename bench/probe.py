@@ -73,4 +73,7 @@ async def _holds(contender: Contender, setting: Setting, key: str) -> bool:
             raise WrongError(told)
         return True
     finally:
+        leave = contender.hook("leave")(app)
+        if leave is not None:
+            await leave
         contender.hook("close")(app)

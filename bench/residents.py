@@ -57,6 +57,7 @@ async def _grow(contender: Contender, setting: Setting, subjects: int) -> int:
             seat.drive.answered.clear()
         return _resident(seat) - before
     finally:
+        await seat.leave()
         seat.close()
 
 

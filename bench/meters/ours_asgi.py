@@ -20,5 +20,9 @@ def drain(app: MeterMiddleware) -> None:
     app.meter.flush()
 
 
+async def leave(app: MeterMiddleware) -> None:
+    await app.meter.aflush()
+
+
 def close(app: MeterMiddleware) -> None:
     app.meter.close()

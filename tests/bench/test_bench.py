@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench.contenders import ALL
 from bench.readme import replaced
+from bench.workload import MEMORY, TCP
 
 pytestmark = [pytest.mark.lengthy, pytest.mark.xdist_group("bench")]  # one bench at a time
 
@@ -16,9 +18,6 @@ ROOT = Path(__file__).parents[2]
 NUMBER = r"-?[\d.,]+"
 SPREAD = rf"\({NUMBER}\N{{EN DASH}}{NUMBER}\)"
 CELL = rf"{NUMBER} {SPREAD}"
-SHARED = rf"{NUMBER} = {CELL}"
-ROWS = ["*bare Starlette*", "**meter_mw** on Starlette", "limits by hand on Starlette"]
-ROWS += ["*bare Flask*", "**meter_mw** on Flask", "limits by hand on Flask"]
 
 
 def tables_in(text: str) -> list[list[list[str]]]:
@@ -28,36 +27,52 @@ def tables_in(text: str) -> list[list[list[str]]]:
     ]
 
 
-def test_quick_run_prints_a_table_of_each_kind(tmp_path: Path) -> None:
-    """In process and by real servers, on memory and Redis; the tables reach the document too."""
-    document = tmp_path / "README.md"
-    document.write_text("before\n\n<!-- bench -->\n\nafter\n")
-    command = [
-        sys.executable,
-        "-m",
-        "bench",
-        "--quick",
-        "--only",
-        "meter_mw,limits",
-        "--update",
-        str(document),
-    ]
+def test_everyone_counts() -> None:
+    """Each contender refuses what is over each of its limits, in memory and in Redis."""
+    run = subprocess.run(
+        [sys.executable, "-m", "bench", "probe"],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=290,
+    )
+    assert run.returncode == 0, run.stderr
+    expected = {
+        f"{each.title} counts, {store}, 3 limits"
+        for each in ALL
+        for store in (MEMORY, TCP)
+        if not each.bare and not (each.shared and store == MEMORY)
+    }
+    assert set(run.stdout.splitlines()) == expected
+
+
+def test_quick_run_puts_its_tables_where_they_belong(tmp_path: Path) -> None:
+    """A part alone fills its own tables; the README gets the short one, and what is known is drawn."""
+    (tmp_path / "docs").mkdir()
+    for document in ("README.md", "docs/performance.md"):
+        (tmp_path / document).write_text("before\n\n<!-- bench -->\n\nafter\n")
+    command = [sys.executable, "-m", "bench", "inprocess", "--quick", "--only", "meter_mw strict,limits"]
+    command += ["--store", "memory,Redis", "--update", str(tmp_path)]
     run = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=290)
     assert run.returncode == 0, run.stderr
-    time_us, cpu_us, per_second = tables_in(run.stdout)
-    for table in (time_us, cpu_us, per_second):
-        head, rule, *rows = table
+    full = (tmp_path / "docs" / "performance.md").read_text()
+    assert run.stdout.startswith(full.partition("-->\n\n")[2].partition("\n\n<!--")[0])
+    _, time_us, p99_us, cpu_us, trips, refused = tables_in(full)
+    rows = ["*bare Starlette*", "**meter_mw** strict on Starlette", "limits by hand on Starlette"]
+    rows += ["*bare Flask*", "**meter_mw** strict on Flask", "limits by hand on Flask"]
+    for table in (time_us, p99_us, cpu_us):
+        head, rule, *body = table
         assert head[1:] == ["memory, 3 limits", "Redis, 3 limits"]
         assert rule == ["---", "---:", "---:"]
-        assert [row[0] for row in rows] == ROWS
-        for name, *cells in rows:
-            pattern = SHARED if table is per_second and not name.startswith("*bare") else CELL
-            assert all(re.fullmatch(pattern, cell) for cell in cells), (name, cells)
-    assert "Versions: starlette " in run.stdout
-    assert (
-        document.read_text()
-        == f"before\n\n<!-- bench -->\n\n{run.stdout.strip()}\n\n<!-- /bench -->\n\nafter\n"
-    )
+        assert [row[0] for row in body] == rows
+        assert all(re.fullmatch(CELL, cell) for _, *cells in body for cell in cells), body
+    assert {row[0]: row[1].partition(" / ")[0][:2] for row in trips[2:]}["limits by hand on Flask"] == "3."
+    assert [row[0] for row in refused[2:]] == [row for row in rows if not row.startswith("*bare")]
+    ((head, _, *short),) = tables_in((tmp_path / "README.md").read_text())
+    assert head[0] == "Redis, 3 limits"
+    assert [row[0] for row in short] == [row for row in rows if not row.startswith("*bare")]
+    assert [path.name for path in (tmp_path / "docs" / "img").iterdir()] == ["added-time.png"]
     assert not list(ROOT.glob(".bench-*"))
 
 
