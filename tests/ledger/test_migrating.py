@@ -49,8 +49,11 @@ def payloads(ledger: Ledger) -> list[bytes]:
     return [str(raw).encode() for (raw,) in ledger.rows("SELECT raw FROM meter_events ORDER BY time_us")]
 
 
-def test_an_old_ledger_becomes_what_a_new_one_is(old: Ledger, sink: SqlSink, tmp_path: Path) -> None:
+def test_an_old_ledger_becomes_what_a_new_one_is(
+    old: Ledger, sink: SqlSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every row of every table is that of a ledger which had the same events from the beginning."""
+    monkeypatch.setattr(migrating, "_BATCH", 5)
     events = payloads(old)
     assert sum(b"limited_by" in each for each in events) == 1
     more = [usage("new", status=200, tokens=3), events[0]]

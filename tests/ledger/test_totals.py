@@ -20,11 +20,15 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from meter_mw import current
+from meter_mw import current, load
+from meter_mw.invoicing.bills import Billing
+from meter_mw.invoicing.customers import customer
+from meter_mw.invoicing.source import LedgerUsage
 from meter_mw.ledger.database import Database
 from meter_mw.ledger.insight import outcomes, sketches
 from meter_mw.ledger.reports import usage, usage_by
 from meter_mw.ledger.spans import Span
+from meter_mw.periods import Period
 from meter_mw.sinks import Delivered, Duplicate
 from meter_mw.sinks.sql import SqlSink
 from meter_mw.wsgi import MeterMiddleware
@@ -51,6 +55,11 @@ keys:
   - {{key: "${{KEY_OF_ACME}}", subject: acme}}
   - {{key: "${{KEY_OF_GLOBEX}}", subject: globex}}
   - {{key: "${{KEY_OF_INITECH}}", subject: initech}}
+plans:
+  default:
+    price:
+      currency: USD
+      charges: [{{meter: requests, unit: 1}}, {{meter: egress, unit: 0.01}}, {{meter: tokens, unit: 0.1}}]
 meters: {{requests: {{count: requests}}, egress: {{count: response-bytes}}, tokens: {{count: reported}}}}
 routes: [{{path: /ask, name: ask, meters: {{requests: 2}}}}, {{path: "/{{rest:path}}", name: other}}]
 events:
@@ -73,7 +82,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_totals_are_equal_at_every_level(
     kind: str, requests: int, folder: Path, request: pytest.FixtureRequest
 ) -> None:
-    """What each client counted is what was recorded, delivered, rolled up and reported, to the unit."""
+    """What each client counted is what was recorded, delivered, rolled up, reported and billed."""
     ledger: Ledger = SqliteLedger(folder)
     if kind == "postgresql":
         ledger = PostgresLedger(request.getfixturevalue("postgres_server"))
@@ -98,6 +107,7 @@ def test_totals_are_equal_at_every_level(
     assert stored_ids(ledger) == set(recorded)
     assert rolled_up(ledger) == facts
     _reported(ledger, facts, len(recorded))
+    _invoiced(ledger, facts)
 
 
 def _reported(ledger: Ledger, facts: Counter[tuple[str, str]], events: int) -> None:
@@ -113,6 +123,25 @@ def _reported(ledger: Ledger, facts: Counter[tuple[str, str]], events: int) -> N
     assert (everything.answers, everything.successes) == (events, events)
     counts = [sum(each.counts.values()) for each in sketches(database, EVER, measures=["duration_us"])]
     assert sum(counts) == events
+    database.close()
+
+
+def _invoiced(ledger: Ledger, facts: Counter[tuple[str, str]]) -> None:
+    """Bill the present month and the one before, in which a run at the turn of a month began."""
+    policy = load("meter.yaml")
+    fields = {each.name: each.field for each in policy.meters}
+    database = Database(ledger.address, 60)
+    now_us = time.time_ns() // 1000
+    billing = Billing(policy, LedgerUsage(database, policy.source), now_us)
+    billed: Counter[tuple[str, str]] = Counter()
+    for name in SUBJECTS:
+        who = customer(policy, name)
+        present = who.at(Period.MONTH, now_us)
+        for span in (who.before(Period.MONTH, present), present):
+            (invoice,) = billing.bill(who, Period.MONTH, span).invoices
+            for line in invoice.lines:
+                billed[name, fields[line.meter or ""]] += int(line.quantity or 0)
+    assert billed == facts
     database.close()
 
 
