@@ -10,6 +10,7 @@ from meter_mw.admission import Admission, Answer
 from meter_mw.events import Form
 from meter_mw.judging import reached
 from meter_mw.model import THRESHOLD_EVENT, Count, Receipt, RequestId, UsageEvent
+from meter_mw.policy.sections.methods import METHODS
 from meter_mw.policy.terms import digest_of
 from meter_mw.quota import AT_REST, Cap, Rate, Span
 from meter_mw.recent import Recent
@@ -110,6 +111,7 @@ def is_plain(admission: Admission, receipt: Receipt) -> bool:
         or admission.overage
         or admission.would_deny
         or admission.first is not None
+        or admission.evidence
     )
 
 
@@ -156,7 +158,7 @@ def usage_event(policy: Policy, admission: Admission, method: str, receipt: Rece
     data |= receipt.reported
     data |= {
         "route": admission.route.name,
-        "method": method,
+        "method": _known(method, admission.route),
         "status": receipt.status,
         "plan": caller.plan.name,
         "duration_us": receipt.duration_us,
@@ -166,11 +168,17 @@ def usage_event(policy: Policy, admission: Admission, method: str, receipt: Rece
     return UsageEvent(admission.rid, policy.source, caller.subject, admission.now_us, data)
 
 
+def _known(method: str, route: Route) -> str:
+    """Give a method as an event has it: what a client made up is no word of ours, and is not recorded."""
+    return method if method in METHODS or method in (route.methods or ()) else "OTHER"
+
+
 def form(policy: Policy, route: Route, caller: Caller, method: str) -> Form:
     """Give the form of the usage events that one caller, route and method have in common.
 
     It is for requests without remarks: no messages passed, nothing was reported, no limit stopped or would
-    have refused them, none was part of a longer exchange, and none has units beyond what is included.
+    have refused them, none was part of a longer exchange, and none has units beyond what is included. Nor is
+    anything told of their clients beyond the default fields.
     """
 
     def event_of(status: int) -> UsageEvent:
@@ -193,6 +201,7 @@ def _remarks(admission: Admission, receipt: Receipt, *, charged: bool) -> dict[s
         remarks["would_deny"] = [each.line.limit.name for each in admission.would_deny]
     if admission.first is not None:
         remarks |= {"exchange": admission.first, "part": admission.part}
+    remarks |= dict(admission.evidence)
     return remarks
 
 

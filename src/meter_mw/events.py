@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from meter_mw.fields import permitted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -40,9 +42,12 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(event: UsageEvent) -> bytes:
-    """Give the event as one JSON object without line breaks; times are RFC 3339 in UTC."""
+    """Give the event as one JSON object without line breaks; times are RFC 3339 in UTC.
+
+    Only what the list of `fields` has is in it.
+    """
     time = _EPOCH + timedelta(microseconds=event.time_us)
-    return _written(event, event.id, time, event.data)
+    return _written(event, event.id, time, permitted(event.data))
 
 
 def _written(
@@ -84,7 +89,7 @@ class Form:
 
     def _text(self, status: int) -> bytes:
         event = self._event_of(status)
-        written = _written(event, _BLANK, _BLANK, event.data | dict.fromkeys(_VARYING, _BLANK))
+        written = _written(event, _BLANK, _BLANK, permitted(event.data) | dict.fromkeys(_VARYING, _BLANK))
         rid, time, *numbers = written.replace(b"%", b"%%").split(_GAP)
         text = b'%b"%%b"%b"%%bZ"%b' % (rid, time, b"%d".join(numbers))
         if len(self._texts) >= _MOST_STATUSES:

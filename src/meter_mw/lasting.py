@@ -197,6 +197,7 @@ def next_part(
         first=admission.first or admission.rid,
         part=admission.part + 1,
         sized=admission.sized,
+        evidence=admission.evidence,
     )
 
 

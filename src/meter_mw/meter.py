@@ -100,6 +100,7 @@ class Meter:
         self._lessor = Lessor(self.policy, stores, self._trail)
         self._readies = Readies(self.policy, self._lessor.pool)
         self._turnstile = Turnstile(self.policy, self._readies)
+        self._tells_of_clients = bool(events.privacy)
         retention = events.retention_us / 1_000_000
         sinks = open_sinks(self.policy) if events.forwarder is Forwarding.THREAD else []
         self._forwarder = Forwarder(self._journal, sinks, retention=retention)
@@ -125,7 +126,10 @@ class Meter:
         """Decide a request for which nobody need be asked; `None` where it has to be admitted."""
         if not self._books.takes_requests or self._recoverer.learning:
             return None
-        return self._turnstile.admit(request, self._store.now_us())
+        admission = self._turnstile.admit(request, self._store.now_us())
+        if admission is None or not self._tells_of_clients:
+            return admission
+        return self._with_evidence(request, admission)
 
     def admit(self, request: Request) -> Admission:
         """Decide a request, waiting for the store at most as long as the policy says."""
@@ -159,7 +163,14 @@ class Meter:
             self._books.cancel(admission)
         if admission.reached:
             self._books.tell(admission)
-        return admission
+        return self._with_evidence(request, admission) if self._tells_of_clients else admission
+
+    def _with_evidence(self, request: Request, admission: Admission) -> Admission:
+        """Add what the policy has recorded of a client beyond the default fields."""
+        if admission.caller is None or not admission.serves:
+            return admission
+        rules, proxies = self.policy.events.privacy, self.policy.identity.trusted_proxies
+        return admission._replace(evidence=rules.of(request, proxies))
 
     def usage(self, request: Request) -> Usage | Admission:
         """Tell the caller of a request how it stands with its limits; consumes nothing.

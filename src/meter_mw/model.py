@@ -158,6 +158,10 @@ WINDOW_EVENT = "meter_mw.window.v1"
 """The type of the records that sum up the events of a subject in a span of time."""
 
 
+ERASURE_EVENT = "meter_mw.erasure.v1"
+"""The type of the events that tell that a subject's identity was erased."""
+
+
 @dataclass(frozen=True, slots=True)
 class UsageEvent:
     """One counted request, as it leaves for billing: unique by `source` and `id` (CloudEvents 1.0)."""

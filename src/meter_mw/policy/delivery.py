@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from meter_mw.policy.evidence import EvidenceRules
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -89,3 +91,4 @@ class EventRules:
     reap: Reap = Reap.VOID
     forwarder: Forwarding = Forwarding.THREAD
     seal: SealRule | None = None
+    privacy: EvidenceRules = field(default_factory=EvidenceRules)

@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from meter_mw.policy.delivery import Durability, EventRules, Forwarding, OnFull, Reap, SealRule, SinkRule
-from meter_mw.policy.reading import NOT_YET, Field, Names
+from meter_mw.policy.evidence import Address, Agent, EvidenceRules
+from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.settings import read_duration_us
 from meter_mw.policy.sections.sinks import EXPECTED, read_sink
 from meter_mw.policy.units import NotationError, amount
@@ -33,6 +34,7 @@ _EVENTS = Names(
         "sinks",
     )
 )
+_PRIVACY = Names(("ip", "user_agent"))
 _SMALLEST = 16 << 20
 _LARGEST = 1 << 44
 _LONGEST_US = 400 * 24 * 3_600_000_000
@@ -44,14 +46,12 @@ def read_events(field: Field) -> EventRules:
     journal = _folder(fields["journal"]) if "journal" in fields else None
     if journal is None:
         journal = field.document.folder / DEFAULT_JOURNAL
-    if "privacy" in fields:
-        for each in (fields["privacy"].section(Names(("ip", "user_agent"))) or {}).values():
-            _privacy(each)
     settings: dict[str, object] = {
         name: _word(fields[name], kind) for name, kind in _WORDS.items() if name in fields
     }
     settings["max_bytes"] = _size(fields["max_size"]) if "max_size" in fields else None
     settings["retention_us"] = _retention(fields["retention"]) if "retention" in fields else None
+    settings["privacy"] = _privacy(fields["privacy"]) if "privacy" in fields else None
     settings["seal"] = _seal(fields["seal"]) if "seal" in fields else None
     given = {name: value for name, value in settings.items() if value is not None}
     sinks = _sinks(fields["sinks"], journal) if "sinks" in fields else (_default(journal),)
@@ -77,9 +77,14 @@ def _default(journal: Path) -> SinkRule:
     return SinkRule(kind, kind.set({"file": journal / DEFAULT_FILE}))
 
 
-def _privacy(field: Field) -> None:
-    if field.text("none") not in ("none", None):
-        field.complain(f"found {field.found()}; anything but none {NOT_YET}")
+def _privacy(field: Field) -> EvidenceRules:
+    fields = field.section(_PRIVACY) or {}
+    address = _word(fields["ip"], Address) if "ip" in fields else None
+    agent = _word(fields["user_agent"], Agent) if "user_agent" in fields else None
+    return EvidenceRules(
+        address if isinstance(address, Address) else Address.NONE,
+        agent if isinstance(agent, Agent) else Agent.NONE,
+    )
 
 
 def _folder(field: Field) -> Path | None:

@@ -50,6 +50,8 @@ RESERVED = frozenset(
         "reason",
         "by",
         "window",
+        "ip",
+        "user_agent",
     ]
 )
 """Names that usage events use for other things."""

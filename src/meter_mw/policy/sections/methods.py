@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from meter_mw.policy.reading import Field
 
 _METHOD = re.compile(r"[A-Z]+(?:-[A-Z]+)*")
-_METHODS = (
+METHODS = (
     "GET",
     "HEAD",
     "POST",
@@ -44,6 +44,8 @@ _METHODS = (
     "MERGE",
     "LABEL",
 )
+"""The methods that HTTP registers, and a few that are common beside them."""
+
 _LONGEST_METHOD = 32
 _ANY_METHOD = ("ANY", "ALL", "*")
 """What other configurations call every method."""
@@ -81,9 +83,9 @@ def _method(field: Field) -> str | None:
         return None
     expected = "a method in capitals, such as GET"
     text = field.text(expected)
-    if text is None or text in _METHODS:
+    if text is None or text in METHODS:
         return text
-    meant = field.suggestion(text, _METHODS, closeness=0.75)
+    meant = field.suggestion(text, METHODS, closeness=0.75)
     if meant is None and len(text) <= _LONGEST_METHOD and _METHOD.fullmatch(text):
         return text
     field.reject(expected, meant=meant)
