@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing.scenes import ACME, PRO, TEAM, Facts, billing, shop
@@ -112,10 +112,8 @@ def test_credits_pay_in_a_preview_too() -> None:
     assert totals(seen(policy, facts, date(2026, 11, 11))) == ["0.00", "5.00", "5.00", "5.00"]
 
 
-@given(
-    st.lists(st.integers(0, 50), min_size=1, max_size=29),
-    st.integers(1, 29),
-)
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=29), st.integers(1, 29))
 def test_the_range_holds_what_is_expected(units: list[int], day: int) -> None:
     """And nothing is projected below what was used."""
     facts = Facts()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import date, timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing.scenes import PRO, TEAM, shop
@@ -33,6 +33,7 @@ def days(found: list[dict[str, int]]) -> list[Day]:
 USE = st.dictionaries(st.sampled_from(PLANS), st.integers(1, 1000), max_size=3)
 
 
+@settings(max_examples=50)
 @given(st.lists(USE, min_size=1, max_size=30), st.sampled_from(PLANS[:3]))
 def test_days_and_units_are_kept(found: list[dict[str, int]], listed: str) -> None:
     billed, _ = stretches(days(found), POLICY.plans, listed, Period.MONTH)
@@ -45,6 +46,7 @@ def test_days_and_units_are_kept(found: list[dict[str, int]], listed: str) -> No
     assert len({(each.plan, each.prices) for each in billed}) == len(billed)
 
 
+@settings(max_examples=50)
 @given(st.lists(USE, min_size=1, max_size=30), st.sampled_from(PLANS[:3]))
 def test_a_day_has_a_plan_that_was_used_on_it_or_before(found: list[dict[str, int]], listed: str) -> None:
     plans = plans_of(days(found), listed)

@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import ceil
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meter_mw.policy.currencies import DECIMALS, Currency
@@ -115,6 +115,7 @@ def test_splitting_and_ordering_change_nothing(
     assert of(listed, *rows) == of(listed, Usage("m", sum(parts)))
 
 
+@settings(max_examples=50)
 @given(lists(), st.lists(st.lists(UNITS, max_size=3), min_size=30, max_size=30))
 def test_the_days_together_are_the_month(listed: PriceList, days: list[list[int]]) -> None:
     """What the days have used, summed up by day, costs what the month has used."""
@@ -173,7 +174,7 @@ def test_a_package_that_is_begun_is_due(size: int, price: Decimal, units: int, i
     assert of(listed, Usage("m", units)).total == rounded(begun * Fraction(price), 2)
 
 
-@given(st.lists(st.integers(0, 9), max_size=60), st.integers(60, 90), st.integers(1, 100))
+@given(st.lists(st.integers(0, 999), min_size=30, max_size=40), st.integers(40, 50), st.integers(1, 100))
 def test_percentile_is_a_place_in_the_ordered_samples(found: list[int], intervals: int, percent: int) -> None:
     """Intervals without a sample are zeros among them."""
     ordered = sorted([*found, *[0] * (intervals - len(found))])
