@@ -137,6 +137,7 @@ def _copy(connection: Connection, table: Table, rows: Iterable[Sequence[object]]
     connection.exec_driver_sql(
         f"CREATE TEMPORARY TABLE IF NOT EXISTS {stage.name} (LIKE {table.name}) ON COMMIT DELETE ROWS"
     )
+    connection.exec_driver_sql(f"DELETE FROM {stage.name}")  # of a copy before, in the same transaction
     cursor: Any = connection.connection.cursor()
     with cursor, cursor.copy(f"COPY {stage.name} ({', '.join(table.columns.keys())}) FROM STDIN") as copy:
         for row in rows:
