@@ -53,14 +53,14 @@ def test_far_from_a_cap_a_slice_is_half_a_second_of_demand() -> None:
     assert slice_at(cap(10_000_000), counted(0), 300.0) == Slice(150, LONGEST_US)
 
 
-def test_a_slice_is_over_in_a_sixteenth_of_the_time_to_the_boundary() -> None:
-    """8,000 are left, 2,000 a second go: four seconds, so a quarter of one."""
-    found = slice_at(cap(10_001), counted(2_000), 500.0, climb=2_000.0)
+def test_a_slice_is_over_long_before_the_boundary_is_reached() -> None:
+    """32,000 are left, 2,000 a second go: sixteen seconds, so a quarter of one."""
+    found = slice_at(cap(40_001), counted(8_000), 500.0, climb=2_000.0)
     assert found == Slice(62, 250_000)
 
 
 def test_what_went_since_the_reading_is_not_left() -> None:
-    found = slice_at(cap(10_001), counted(0), 500.0, climb=2_000.0, age_us=1_000_000)
+    found = slice_at(cap(34_001), counted(0), 500.0, climb=2_000.0, age_us=1_000_000)
     assert found == Slice(62, 250_000)
 
 
@@ -121,7 +121,7 @@ def test_a_slice_keeps_away_from_the_boundary(
     assert 2 <= found.requests
     assert found.requests * take <= left / 16
     assert SHORTEST_US <= found.lasts_us <= LONGEST_US
-    assert max(climb, demand * take) * found.lasts_us / 1_000_000 <= left / 16 + 1
+    assert max(climb, demand * take) * found.lasts_us / 1_000_000 <= left / 64 + 1
     assert found.requests <= max(2, demand * found.lasts_us / 1_000_000 / 2)
     quota = lent(charge, found.requests, used).quota
     assert isinstance(quota, Cap)

@@ -29,7 +29,7 @@ SHORTEST_US = 25_000
 SKEW_US = 50_000
 """A lease ends so long before the window of its cap closes (µs): clocks differ."""
 
-TIMES = 16
+TIMES = 64
 """A lease is over in this part of the time to the nearest boundary."""
 
 SHARE = 16
