@@ -326,15 +326,16 @@ def test_what_is_over_first_is_used_first() -> None:
     )
     for_good, gone = credit("10", name="c"), credit("10", date(2026, 1, 1), date(2026, 11, 1), name="d")
     yet_to_come = credit("10", date(2026, 12, 1), name="e")
-    listed = prices(base="25", credits=(for_good, late, early, gone, yet_to_come))
+    listed = prices(base="28", credits=(for_good, late, early, gone, yet_to_come))
     found = invoice(listed)
     assert [(line.description, str(line.amount)) for line in found.lines[1:]] == [
         ("b", "-10.00"),
         ("a", "-10.00"),
-        ("c", "-5.00"),
+        ("c", "-8.00"),
     ]
-    assert found.lines[-1].arithmetic == "5.00 of 10.00 USD; 5.00 left"
-    assert (found.due, found.total, found.drawn["c"]) == (25, 0, 5)
+    assert found.lines[-1].arithmetic == "8.00 of 10.00 USD; 2.00 left"
+    assert invoice(prices(base="38", credits=listed.credits)).total == 8
+    assert (found.due, found.total, found.drawn["c"]) == (28, 0, 8)
 
 
 # -- parts of a period
