@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from meter_mw.ledger import retention
 from meter_mw.ledger.insight import outcomes, sketches
 from meter_mw.ledger.records import DAY_US, read
 from meter_mw.ledger.reports import samples, usage_by
@@ -152,6 +153,31 @@ def test_a_sink_purges_as_its_policy_says(ledger: Ledger) -> None:
     assert list(outcomes) == [Delivered()]
     sink.close()
     assert counts(ledger, "events") == [9 + 1]
+
+
+def test_what_is_over_but_not_deleted_yet_is_known(sink: SqlSink, database: Database) -> None:
+    """A copy of an event that is still there is a duplicate, however old it is."""
+    sink.send(EVENTS)
+    with database.connected() as connection:
+        advance(connection, KEPT, NOW_US)
+    known, new = sink.send([EVENTS[0], usage("late", time_us=MIDNIGHT_US)])
+    assert known == Duplicate()
+    assert isinstance(new, Permanent)
+
+
+def test_a_purge_that_fails_holds_nothing_up(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    """Events go on arriving; the log says once why nothing was purged."""
+    sink = SqlSink(ledger.address, SOURCE, retention=KEPT)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(retention, "purge", _broken)
+        for event in EVENTS[:3]:
+            assert list(sink.send([event])) == [Delivered()]
+    assert caplog.text.count("nothing was purged: OSError: the disk is read-only") == 1
+    sink.close()
+
+
+def _broken(*arguments: object) -> int:
+    raise OSError("the disk is read-only")
 
 
 def test_roll_ups_are_not_kept_for_less_long_than_events() -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from meter_mw.ledger.database import Database
     from meter_mw.policy.policy import Policy
 
+_PATIENCE = 60.0
+"""Seconds that a report may take."""
+
 option = click.option(
     "--ledger", metavar="URL", help="The ledger; without it that of the policy's first sink of kind sql."
 )
@@ -47,7 +50,7 @@ def opened(policy: Policy, address: str | None) -> Iterator[Database]:
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not path.exists():
         refuse(f"{path}: there is no such ledger; the sink makes it with the first event")
-    database = Database(url)
+    database = Database(url, _PATIENCE)
     try:
         yield database
     except (Purged, WrongVersion) as reason:

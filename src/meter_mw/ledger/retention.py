@@ -138,8 +138,12 @@ class Purger:
             self._advanced = True
         done = purge(connection, self._most)
         if not done:
-            self._advanced, self._due_us = False, now_us + self._every_us
+            self.put_off(now_us)
         return done
+
+    def put_off(self, now_us: int) -> None:
+        """Be due again after a while."""
+        self._advanced, self._due_us = False, now_us + self._every_us
 
 
 def _minute(moment: datetime) -> str:

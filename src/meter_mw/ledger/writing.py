@@ -11,7 +11,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import MetaData, Table, bindparam, select
+from sqlalchemy import MetaData, Table, bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from meter_mw.ledger.retention import hold, since
@@ -50,7 +50,8 @@ def write(connection: Connection, records: Sequence[Record]) -> Written:
     fresh = [record for record in records if record.time_us >= since_us]
     ids = (_insert_sqlite if is_sqlite else _insert_postgresql)(connection, fresh)
     roll_up(connection, [record for record in fresh if record.id in ids])
-    return Written(ids, {record.id for record in records if record.time_us < since_us})
+    old = [record.id for record in records if record.time_us < since_us]
+    return Written(ids, {*old} - _known(connection, old))
 
 
 def roll_up(connection: Connection, records: Sequence[Record]) -> None:
@@ -60,6 +61,15 @@ def roll_up(connection: Connection, records: Sequence[Record]) -> None:
     for table, rows in ((quantities, further), *rolled_up(records).items()):
         if rows:
             add(connection, table, rows)
+
+
+def _known(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Give those of some ids that are there."""
+    asked = select(events.c.id).where(events.c.id.in_(bindparam("ids", expanding=True)))
+    known: set[str] = set()
+    for start in range(0, len(ids), _MOST_ASKED):
+        known |= set(connection.scalars(asked, {"ids": ids[start : start + _MOST_ASKED]}))
+    return known
 
 
 def _adding(new: Any, table: Table) -> Any:
@@ -88,10 +98,7 @@ _INSERT = _positional(sqlite.insert(events))
 def _insert_sqlite(connection: Connection, records: Sequence[Record]) -> set[str]:
     """Insert under the one lock that SQLite has, so what was not there a moment ago is not there."""
     ids = [record.id for record in records]
-    asked = select(events.c.id).where(events.c.id.in_(bindparam("ids", expanding=True)))
-    known: set[str] = set()
-    for start in range(0, len(ids), _MOST_ASKED):
-        known |= set(connection.scalars(asked, {"ids": ids[start : start + _MOST_ASKED]}))
+    known = _known(connection, ids)
     rows = [_cells(record.row) for record in records if record.id not in known]
     if rows:
         connection.exec_driver_sql(_INSERT, rows)
@@ -137,7 +144,7 @@ def _copy(connection: Connection, table: Table, rows: Iterable[Sequence[object]]
     connection.exec_driver_sql(
         f"CREATE TEMPORARY TABLE IF NOT EXISTS {stage.name} (LIKE {table.name}) ON COMMIT DELETE ROWS"
     )
-    connection.exec_driver_sql(f"DELETE FROM {stage.name}")  # of a copy before, in the same transaction
+    connection.execute(delete(stage))  # of a copy before, in the same transaction
     cursor: Any = connection.connection.cursor()
     with cursor, cursor.copy(f"COPY {stage.name} ({', '.join(table.columns.keys())}) FROM STDIN") as copy:
         for row in rows:

@@ -144,7 +144,7 @@ class SqlSink:
         return written
 
     def _purge(self) -> None:
-        """Purge a bit, where it is time; what fails is tried again."""
+        """Purge a bit, where it is time; what fails is tried again later."""
         now_us = time.time_ns() // 1000
         if not self._purger.is_due(now_us):
             return
@@ -152,6 +152,7 @@ class SqlSink:
             with self._database.connected() as connection:
                 self._purger.purge(connection, now_us)
         except Exception as error:  # a driver may raise anything  # noqa: BLE001
+            self._purger.put_off(now_us)
             _log.warning("%s: nothing was purged: %s", self.name, self._judge(error)[1])
 
     def _judge(self, error: Exception) -> tuple[Fault, str]:
