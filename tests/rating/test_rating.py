@@ -363,6 +363,18 @@ def test_a_part_has_its_share_of_everything_but_the_price_of_a_unit() -> None:
     ]
 
 
+@given(st.integers(1, 29), st.sampled_from((per_unit("2.50"), graduated((5, "3", "1"), (None, "2")))))
+def test_a_rate_is_as_high_in_a_part_as_in_the_whole(days: int, pricing: Pricing) -> None:
+    """12 units a second cost in two parts what they cost in one; included units and edges are not shared."""
+    listed = prices(tariff("m", pricing, included=2, percentile=Decimal(95)))
+    parts = [stretch(listed, n, samples=(12 * 300,) * n * 288, m=0) for n in (days, 30 - days)]
+    (found,) = rate(parts, NOVEMBER)
+    whole = invoice(listed, samples=(12 * 300,) * 8640, m=0)
+    assert abs(found.total - whole.total) <= Decimal("0.02")
+    shown = [[(line.quantity, line.tier) for line in lines] for lines in (whole.lines, found.lines)]
+    assert shown[1] == shown[0] * 2
+
+
 def test_without_proration_a_part_costs_what_the_whole_does() -> None:
     (found,) = rate([stretch(prices(base="49", proration=Proration.NONE), 1)], NOVEMBER)
     assert found.total == 49

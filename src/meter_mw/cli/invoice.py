@@ -108,7 +108,12 @@ def _show(bill: Bill, form: str, rules: Policy, seen: Preview | None = None) -> 
     elif form == "json":
         click.echo(_json(preview_document(seen) if seen else bill_document(bill)))
     else:
-        for line in (*_heading(bill), *_tables(bill), *_preview(seen), *_behind(bill)):
+        for line in (
+            *_heading(bill),
+            *_tables(bill),
+            *_preview(seen),
+            *_behind(seen.so_far if seen else bill),
+        ):
             click.echo(printable(line))
 
 

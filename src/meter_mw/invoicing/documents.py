@@ -26,18 +26,16 @@ def bill_document(bill: Bill) -> Document:
         },
         "invoices": [_invoice(each) for each in bill.invoices],
         "notes": list(bill.notes),
-        "usage": [
-            {"day": each.day.isoformat(), "plan": each.plan, "field": each.field, "units": each.units}
-            for each in bill.usage
-        ],
+        "usage": _usage(bill),
     }
 
 
 def preview_document(preview: Preview) -> Document:
-    """Give a preview: the bill that is expected, beside its range and what is due so far."""
+    """Give a preview: the bill that is expected, its range, what is due so far, and the usage behind that."""
     bounds = {"so_far": preview.so_far, "low": preview.low, "high": preview.high}
     return {
         **bill_document(preview.expected),
+        "usage": _usage(preview.so_far),
         "preview": {
             "method": preview.method,
             **{
@@ -46,6 +44,13 @@ def preview_document(preview: Preview) -> Document:
             },
         },
     }
+
+
+def _usage(bill: Bill) -> list[Document]:
+    return [
+        {"day": each.day.isoformat(), "plan": each.plan, "field": each.field, "units": each.units}
+        for each in bill.usage
+    ]
 
 
 def _invoice(invoice: Invoice) -> Document:

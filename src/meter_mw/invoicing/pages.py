@@ -49,7 +49,7 @@ def page(bill: Bill, *, service: str, preview: Preview | None = None) -> str:
             *(_preview(preview) if preview else _open(shown)),
             *(part for invoice in shown.invoices for part in _invoice(invoice)),
             *_notes(shown),
-            *_usage(shown),
+            *_usage(preview.so_far if preview else bill),
             "</body>\n</html>\n",
         )
     )

@@ -4,6 +4,8 @@ Rule 1: a quantity is the sum of a period, or of the stretch that the tariff hel
         and ordered, the lines are the same.
 Rule 2: a quantity below zero, which corrections may leave, costs nothing; it is not paid out.
 Rule 3: what holds for a part of the period has that part of the included units and of each edge, rounded up.
+        A rate, which is what a percentile gives, is as high in a part as in the whole: it keeps its included
+        units and edges, and costs its part.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING
 
-from meter_mw.model import Count
 from meter_mw.policy.prices import Graduated, Package, Percentage, PerUnit, Volume
+from meter_mw.policy.sections.amounts import is_sized
 from meter_mw.policy.units import in_words
 from meter_mw.rating.amounts import rounded, written
 from meter_mw.rating.lines import Kind, Line
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from meter_mw.rating.usage import Stretch
 
 _QUANTITY_DECIMALS = 6
-_BYTES = frozenset((Count.REQUEST_BYTES, Count.RESPONSE_BYTES))
 
 
 def lines_of(tariff: Tariff, stretch: Stretch, share: Fraction) -> list[Line]:
@@ -57,9 +58,11 @@ class _Rating:
         self._share = share
         percent = "" if tariff.percentile is None else f", {written(tariff.percentile)} % of samples"
         self._name = tariff.meter.name + percent
-        self._sized = tariff.meter.count in _BYTES
+        self._sized = is_sized(tariff.meter)
+        is_rate = tariff.percentile is not None
+        self._units_share, self._price_share = (Fraction(1), share) if is_rate else (share, Fraction(1))
         self._used, self._measured = self._measure(stretch)
-        self._included = Fraction(ceil(tariff.included * share))
+        self._included = self._shared_units(tariff.included)
         self._billable = max(Fraction(), self._used - self._included)
 
     def lines(self) -> Iterator[Line]:
@@ -100,8 +103,9 @@ class _Rating:
             case Package(size, unit):
                 many = ceil(self._billable / size)
                 said = f"{self._units(self._billable)} begin {many:,} × {self._plain(Fraction(size))}"
-                arithmetic = f"{self._measured}{said}; {many:,} × {written(unit)}"
-                yield _Part(self._billable, many * Fraction(unit), arithmetic, unit=unit)
+                arithmetic = f"{self._measured}{said}; {many:,} × {written(unit)}{self._for_a_part}"
+                amount = many * Fraction(unit) * self._price_share
+                yield _Part(self._billable, amount, arithmetic, unit=unit)
             case Percentage(percent):
                 amount = self._billable / self._tariff.per * Fraction(percent) / 100
                 arithmetic = f"{self._measured}{self._divided(self._billable)} × {written(percent)} %"
@@ -111,7 +115,7 @@ class _Rating:
         """Give a part for each tier that the usage reaches; its edge belongs to it."""
         lower = Fraction()
         for tier in tiers:
-            upper = None if tier.up_to is None else Fraction(ceil(tier.up_to * self._share))
+            upper = None if tier.up_to is None else self._shared_units(tier.up_to)
             top = self._used if upper is None else min(self._used, upper)
             units = max(Fraction(), top - max(lower, self._included))
             flat = tier.flat if self._used > lower else None
@@ -124,7 +128,7 @@ class _Rating:
         """Give all units at the price of the tier that the last one lies in."""
         lower = Fraction()
         for tier in tiers:
-            upper = None if tier.up_to is None else Fraction(ceil(tier.up_to * self._share))
+            upper = None if tier.up_to is None else self._shared_units(tier.up_to)
             if upper is None or self._used <= upper:
                 break
             lower = upper
@@ -132,14 +136,22 @@ class _Rating:
         return self._at(self._billable, tier.unit, flat, self._tier(lower, upper))
 
     def _at(self, units: Fraction, unit: Decimal, flat: Decimal | None = None, tier: str = "") -> _Part:
-        amount = units / self._tariff.per * Fraction(unit)
-        arithmetic = f"{self._measured}{self._divided(units)} × {written(unit)}"
+        amount = units / self._tariff.per * Fraction(unit) * self._price_share
+        arithmetic = f"{self._measured}{self._divided(units)} × {written(unit)}{self._for_a_part}"
         if flat:
             amount += Fraction(flat) * self._share
             arithmetic += f" + {self._shared(flat)} flat"
         return _Part(units, amount, arithmetic, tier, unit)
 
+    def _shared_units(self, units: int) -> Fraction:
+        """Give the units that are due for the stretch, of those of a whole period."""
+        return Fraction(ceil(units * self._units_share))
+
     # -- words
+
+    @property
+    def _for_a_part(self) -> str:
+        return "" if self._price_share == 1 else f" × {self._price_share}"
 
     def _line(self, part: _Part, note: str = "") -> Line:
         code, decimals = self._prices.currency.code, self._prices.currency.decimals
@@ -190,7 +202,7 @@ class _Rating:
     def _tier(self, lower: Fraction, upper: Fraction | None) -> str:
         """Say which units a tier has; its upper edge is one of them."""
         if upper is None:
-            return f"above {self._edge(lower)}" if lower else "all"
+            return f"above {self._edge(lower)}" if lower else ""
         return (
             f"above {self._edge(lower)}, up to {self._edge(upper)}" if lower else f"up to {self._edge(upper)}"
         )
