@@ -154,6 +154,12 @@ THRESHOLD_EVENT = "meter_mw.threshold.v1"
 ADJUSTMENT_EVENT = "meter_mw.adjustment.v1"
 """The type of the events by which an operator corrects what was recorded."""
 
+ALERT_EVENT = "meter_mw.alert.v1"
+"""The type of the events that tell of spending, or billed units, that have reached an amount."""
+
+SIGNAL_EVENT = "meter_mw.signal.{}.v1"
+"""The types of the events that tell of changes in how a subject uses the API, by kind of signal."""
+
 WINDOW_EVENT = "meter_mw.window.v1"
 """The type of the records that sum up the events of a subject in a span of time."""
 
