@@ -202,7 +202,7 @@ def test_only_whole_numbers_in_range_are_sent(told, fence, lease) -> None:
         clock, until, verb, *terms = values_of(packed)
         assert (clock, until) == (SERVER_CLOCK, fence if verb == "admit" else 0)
         assert (len(rid), after, echo) == (0 if verb == "peek" else 16, b"", call.echo)
-        assert len(terms) == 2 + size * len(told)
+        assert len(terms) == 3 + size * len(told)
         assert all(0 <= each <= 2**53 for each in terms if isinstance(each, int))
         assert {type(each) for each in terms} <= {int, str}
 
@@ -423,7 +423,7 @@ def test_the_script_has_the_models_numbers() -> None:
         "LARGEST_COST": LARGEST_COST,
         "HORIZON": HORIZON_US,
         "KEPT": KEPT_US,
-        "FIRST": 6,
+        "FIRST": 7,
         "SECOND": SECOND,
         "REMEMBERED": REMEMBERED_US // 1000 + 60_000,
     }

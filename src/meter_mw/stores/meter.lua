@@ -7,8 +7,8 @@
 --          or a and packed numbers, admitted and not ended: see `charged`
 -- ARGV[1]  packed, one value after the other: the time in us, or -1 for the server's own, which is what all but
 --          tests want; the last us at which it may still be decided; admit, topup, settle, cancel or peek;
---          the us that a hold lasts; none, self or all: which rates a denied request counts against;
---          then, for admit, topup and peek, twelve for each charge: holder, id, flags (1 held, 2 shadow), and
+--          the us that a hold lasts; none, self or all: which rates a denied request counts against; 1 for the
+--          short way, or 0; then, for admit, topup and peek, twelve for each charge: holder, id, flags (1 held, 2 shadow), and
 --          of a rate  need: whole, part, take: whole, part, tolerance: whole, part, denominator, 0, 0
 --          of a cap   need, take, most, four boundaries of windows, what is included or '', thresholds
 --          of slots   need, take, most, 0, 0, 0, 0, '', ''
@@ -42,7 +42,7 @@ local byte, char, sub, max, min = string.byte, string.char, string.sub, math.max
 local call, pack, unpack_packed = redis.call, cmsgpack.pack, cmsgpack.unpack
 local asked, rid = {unpack_packed(ARGV[1])}, ARGV[2]
 local now, verb, lease, on_deny = asked[1], asked[3], asked[4], asked[5]
-local FIRST = 6
+local FIRST = 7
 if now < 0 then
   local time = call('TIME')
   now = time[1] * SECOND + time[2]
@@ -58,6 +58,140 @@ end
 
 if asked[2] < now and (verb == 'admit' or verb == 'topup') then
   return '\147' .. pack('late', now) .. NONE .. ARGV[4]
+end
+
+-- A moment as it is kept: what is a whole second is counted in seconds, below 0, and takes half the room.
+local function brief(moment)
+  return moment % SECOND == 0 and moment / -SECOND or moment
+end
+
+local function moment_of(kept)
+  return kept < 0 and kept * -SECOND or kept
+end
+
+-- The short way, for what most requests are: an admission that holds nothing, of its subject's own rates and caps.
+-- The same sums as below, in one go. Where it is not plainly admitted the long way begins anew, and decides.
+
+local function admit_shortly()
+  local stored = call('GET', KEYS[1])
+  local kept = stored and {unpack_packed(stored)} or {now}
+  if stored and type(kept[2]) ~= 'string' or now < kept[1] then
+    return nil
+  end
+  local places, n, i, behind = {}, #kept, 2, now - kept[1]
+  while i <= n do
+    local id = kept[i]
+    places[id] = i
+    if byte(id) == RATE then
+      kept[i + 1] = kept[i + 1] - behind
+      i = i + 3
+    elseif type(kept[i + 4]) == 'number' then
+      return nil
+    else
+      i = i + 4
+    end
+  end
+  local taken, readings, changed = {0}, {}, false
+  for c = FIRST, #asked, 12 do
+    local id, need, need_more, take, take_more = asked[c + 1], asked[c + 3], asked[c + 4], asked[c + 5], asked[c + 6]
+    local place, t = places[id], #taken
+    if byte(id) == RATE then
+      local ahead, part, denominator = 0, 0, asked[c + 9]
+      if place then
+        ahead, part = kept[place + 1], kept[place + 2]
+        if part >= denominator then
+          ahead, part = ahead + 1, 0
+        end
+        if ahead < 0 then
+          ahead, part = 0, 0
+        end
+      end
+      if need + need_more > 0 then
+        local late, late_part = ahead + need, part + need_more
+        if late_part >= denominator then
+          late, late_part = late + 1, late_part - denominator
+        end
+        local most = asked[c + 7]
+        if late > most or late == most and late_part > asked[c + 8] then
+          return nil
+        end
+      end
+      if ahead >= HORIZON then
+        return nil
+      elseif take + take_more > 0 then
+        ahead, part = ahead + take, part + take_more
+        if part >= denominator then
+          ahead, part = ahead + 1, part - denominator
+        end
+        if not place then
+          place, n = n + 1, n + 3
+          kept[place] = id
+        end
+        kept[place + 1], kept[place + 2], changed = ahead, part, true
+        taken[t + 1], taken[t + 2], taken[t + 3], taken[t + 4] = id, take, take_more, now + ahead
+      end
+      readings[#readings + 1] = '\146\146' .. pack(now + ahead, part, true)
+    else
+      local most, w0, w1, w2, w3, warn = take, take_more, asked[c + 7], asked[c + 8], asked[c + 9], asked[c + 11]
+      take = need_more
+      local start, used, till = 0, 0, 0
+      if place then
+        start, used, till = moment_of(kept[place + 1]), kept[place + 2], moment_of(kept[place + 3])
+      end
+      local moment = start < now and now or start
+      local opening, closing = w1, w2
+      if moment < w1 then
+        opening, closing = w0, w1
+      elseif moment >= w2 then
+        opening, closing = w2, w3
+      end
+      if now < w0 or moment >= w3 or asked[c + 10] ~= '' then
+        return nil
+      elseif now >= till then
+        start, used = opening, 0
+      end
+      used = used + take
+      if used - take + need > most or warn ~= '' and used >= tonumber(string.match(warn, '%d+')) then
+        return nil
+      elseif take > 0 then
+        if not place then
+          place, n = n + 1, n + 4
+          kept[place] = id
+        end
+        local begun = brief(start)
+        kept[place + 1], kept[place + 2], kept[place + 3], changed = begun, used, brief(closing), true
+        taken[t + 1], taken[t + 2], taken[t + 3], taken[t + 4] = id, begun, take, 0
+      end
+      readings[#readings + 1] = '\148\146' .. pack(start, used, true, closing, take)
+    end
+  end
+  local latest, oldest = 0, now - KEPT
+  i = 2
+  while i <= n do
+    local is_rate = byte(kept[i]) == RATE
+    local till = is_rate and now + kept[i + 1] or moment_of(kept[i + 3])
+    if till < oldest then
+      return nil
+    elseif till > latest then
+      latest = till
+    end
+    i = i + (is_rate and 3 or 4)
+  end
+  taken[1] = #taken
+  if call('HSETNX', KEYS[3], rid, 'a' .. pack(unpack(taken))) == 0 then
+    return nil
+  end
+  call('PEXPIRE', KEYS[3], REMEMBERED)
+  if changed then
+    kept[1] = now
+    call('SET', KEYS[1], pack(unpack(kept)), 'PX', max(1000, math.ceil((latest + KEPT - now) / 1000)))
+  end
+  return '\147' .. pack('admitted', now) .. array(readings) .. ARGV[4]
+end
+
+local shortly = asked[6] == 1 and admit_shortly()
+if shortly then
+  return shortly
 end
 
 -- Rates: moments and spans of whole us and a part of 1/denominator us.
@@ -124,15 +258,6 @@ local function recounted(entry, change, held, unmarked, included, warn)
     end
   end
   return {entry[1], count, entry[3], reserved, overage, warned}
-end
-
--- A moment as it is kept: what is a whole second is counted in seconds, below 0, and takes half the room.
-local function brief(moment)
-  return moment % SECOND == 0 and moment / -SECOND or moment
-end
-
-local function moment_of(kept)
-  return kept < 0 and kept * -SECOND or kept
 end
 
 -- Holders: read, brought up to now, and written when all is decided.

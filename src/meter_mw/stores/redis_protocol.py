@@ -104,7 +104,7 @@ def admit_call(command: Admit | TopUp, clock: int) -> ScriptCall:
 def closing_call(closing: Closing, clock: int) -> ScriptCall:
     """Give the call that settles or cancels."""
     holders = _Holders(closing.tag)
-    asked: list[object] = ["cancel" if isinstance(closing, Cancel) else "settle", 0, ""]
+    asked: list[object] = ["cancel" if isinstance(closing, Cancel) else "settle", 0, "", 0]
     for booking in closing.bookings:
         asked += holders.booking(booking)
     return holders.form(asked).call(closing.rid, clock, 0, None)
@@ -206,10 +206,15 @@ def _known_form(command: Admit) -> _Form:
 
 def _form(tag: str, charges: tuple[Charge, ...], head: Sequence[object], told: object = None) -> _Form:
     holders = _Holders(tag)
-    asked = [*head]
+    asked = [*head, int(head[0] == "admit" and all(map(_is_plain, charges)))]
     for charge in charges:
         asked += holders.charge(charge)
     return holders.form(asked, charges, told, marks=head[0] != "peek")
+
+
+def _is_plain(charge: Charge) -> bool:
+    """Whether the short way of the script knows what to do with a charge."""
+    return not (charge.held or charge.shadow or charge.holder)
 
 
 class _Holders:
