@@ -1,7 +1,7 @@
 """Four workers, forked, with 64 clients each, that use up one cap; some of them are killed, at random.
 
 Arguments: the policy, a file for what became of each request, how many kills, a seed. For each request it is
-appended whether it was admitted, and when by the store's time: a store that four ask says so in no order.
+appended when it was decided by the store's time, whether it was admitted, and whether from a lease.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from meter_mw.meter import Meter
 from meter_mw.model import Request
 
 WORKERS, CLIENTS = 4, 64
-DECISION = struct.Struct("<Q?")
+DECISION = struct.Struct("<Q??")
 
 
 def fields(name: str) -> tuple[str, ...]:
@@ -37,9 +37,9 @@ async def client(meter: Meter, log: int, chance: random.Random) -> None:
         admission = meter.admit_at_once(REQUEST) or await meter.aadmit(REQUEST)
         if admission.answer is not Answer.ALLOWED:
             assert admission.answer is Answer.DENIED, admission
-            os.write(log, DECISION.pack(admission.now_us, False))
+            os.write(log, DECISION.pack(admission.now_us, False, False))
             return
-        os.write(log, DECISION.pack(admission.now_us, True))
+        os.write(log, DECISION.pack(admission.now_us, True, admission.lent is not None))
         exchange = meter.exchange(admission, "GET")
         exchange.begin(200, None)
         await asyncio.sleep(chance.random() * 0.01)
