@@ -106,6 +106,9 @@ def test_nothing_became_of_nothing(sink: SqlSink, database: Database) -> None:
     assert outcomes(database, (), SPAN) == []
     assert sketches(database, SPAN) == []
     assert reach(database, SPAN) == []
+    for asked in (outcomes, limited_by):
+        with pytest.raises(ValueError, match="found hour; expected some of subject"):
+            asked(database, ("hour",), SPAN)
 
 
 def test_limits_by_name(sink: SqlSink, database: Database) -> None:

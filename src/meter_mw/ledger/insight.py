@@ -18,7 +18,7 @@ from meter_mw.ledger.retention import check_kept
 from meter_mw.ledger.rolling import MEASURES
 from meter_mw.ledger.sketches import quantile
 from meter_mw.ledger.spans import Span
-from meter_mw.ledger.summing import Only
+from meter_mw.ledger.summing import Only, check_names
 from meter_mw.ledger.tables import SUMS, events, limited_hours, sketch_hours, usage_days, usage_hours
 from meter_mw.model import REQUEST_EVENT
 
@@ -83,6 +83,7 @@ def outcomes(
     source: str | None = None,
 ) -> list[Outcomes]:
     """Give what became of requests, by some of SERIES and in their order. Raises Purged."""
+    check_names(by)
     only = Only(subjects, source)
     taken = pieces([hours_of(period)])
     levels = (("days", usage_days, taken.days, DAY_US), ("hours", usage_hours, taken.hours, HOUR_US))
@@ -113,6 +114,7 @@ def limited_by(
     database: Database, by: Sequence[str], period: Span, *, source: str | None = None
 ) -> dict[tuple[str, ...], int]:
     """Give how many requests each limit stopped on their way, by some of SERIES and, last, its name."""
+    check_names(by)
     keys = [limited_hours.c[name] for name in (*by, "limited_by")]
     asked = select(*keys, func.sum(limited_hours.c.events)).where(*_during(limited_hours, period, source))
     with database.reading() as connection:

@@ -83,8 +83,7 @@ def sums(
     The spans are in order and do not overlap. `by` names columns of SERIES. With `timed` each part tells
     which span it is of, by a time in it. Raises Purged where events or roll-ups are needed that are gone.
     """
-    if unknown := [name for name in by if name not in SERIES]:
-        raise ValueError(f"found {', '.join(unknown)}; expected some of {', '.join(SERIES)}")
+    check_names(by)
     taken = pieces(spans)
     for (grain, usage, further, length_us), runs in zip(_LEVELS, (taken.days, taken.hours), strict=True):
         if runs:
@@ -93,6 +92,12 @@ def sums(
     if taken.rest:
         check_kept(connection, "events", taken.rest[0])
         yield from _of_events(connection, taken.rest, by, only)
+
+
+def check_names(by: Sequence[str]) -> None:
+    """Raise ValueError for a name that is none of SERIES."""
+    if unknown := [name for name in by if name not in SERIES]:
+        raise ValueError(f"found {', '.join(unknown)}; expected some of {', '.join(SERIES)}")
 
 
 def _of_roll_ups(
