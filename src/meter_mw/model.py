@@ -154,8 +154,8 @@ THRESHOLD_EVENT = "meter_mw.threshold.v1"
 ADJUSTMENT_EVENT = "meter_mw.adjustment.v1"
 """The type of the events by which an operator corrects what was recorded."""
 
-ALERT_EVENT = "meter_mw.alert.v1"
-"""The type of the events that tell of spending, or billed units, that have reached an amount."""
+BILLING_THRESHOLD_EVENT = "meter_mw.billing_threshold.v1"
+"""The type of the events that tell of a bill, or of units on it, that has reached an amount."""
 
 SIGNAL_EVENT = "meter_mw.signal.{}.v1"
 """The types of the events that tell of changes in how a subject uses the API, by kind of signal."""
