@@ -55,6 +55,7 @@ def test_every_kind_of_price_is_read() -> None:
                 100 * 10**9,
                 10**9,
                 source="plans.pro.price[0].charges[1]",
+                warn=(80 * 10**9, 1000 * 10**9),
             ),
             Tariff(
                 Meter("turnover", Count.REPORTED),
@@ -70,6 +71,7 @@ def test_every_kind_of_price_is_read() -> None:
             Credit("deposit", Decimal("12.34"), date(2026, 6, 1), subject="acme"),
         ),
         source="plans.pro.price[0]",
+        warn=(Decimal("49.99"), Decimal("166.67"), Decimal(400)),
     )
     assert (first.period, first.rounding, first.proration) == (Period.MONTH, Rounding.HALF_UP, Proration.DAY)
     assert (second.since, second.rounding, second.proration) == (
@@ -145,12 +147,12 @@ def test_check_says_prices_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     said = result.stdout.partition("  pro\n    no limits\n")[2].partition("journal")[0]
     assert said.splitlines() == [
-        "    price: 49.00 USD a month, at least 99 USD, at most 500 USD",
+        "    price: 49.00 USD a month, at least 99 USD, at most 500 USD, announced at 49.99, 166.67, 400",
         (
             "      requests: 1,000,000 included, then 0.00002 each up to 5,000,000,"
             " 0.00001 each and 3 at once beyond"
         ),
-        "      egress: 100 GB included, then 0.09 for 1 GB",
+        "      egress: 100 GB included, then 0.09 for 1 GB, announced at 80 GB, 1000 GB",
         "      turnover: 1.2 % of it, 100 being 1",
         "      prepaid credit: 100 USD from 2026-01-01 until 2027-01-01",
         "      deposit of acme: 12.34 USD from 2026-06-01",

@@ -23,6 +23,7 @@ def price_in_words(prices: PriceList) -> Iterator[str]:
     code = prices.currency.code
     bounds = [f"at least {money(prices.minimum, code)}"] if prices.minimum else []
     bounds += [] if prices.spend_cap is None else [f"at most {money(prices.spend_cap, code)}"]
+    bounds += [f"announced at {', '.join(map(written, prices.warn))}"] if prices.warn else []
     bounds += [_BEYOND[each] for each in (prices.rounding, prices.proration) if each in _BEYOND]
     since = f" from {prices.since}" if prices.since else ""
     yield f"price{since}: " + ", ".join((f"{money(prices.base, code)} a {prices.period.word}", *bounds))
@@ -47,7 +48,8 @@ def _tariff(tariff: Tariff) -> str:
             said = f"{written(unit)} for each {_units(tariff, size)} begun"
         case Percentage(percent):
             said = f"{written(percent)} % of it" + (f", {tariff.per:,} being 1" if tariff.per > 1 else "")
-    return f"{what}: {free}{said}"
+    announced = ", ".join(_units(tariff, each) for each in tariff.warn)
+    return f"{what}: {free}{said}{announced and f', announced at {announced}'}"
 
 
 def _tiers(tariff: Tariff, tiers: tuple[Tier, ...], each: str) -> str:

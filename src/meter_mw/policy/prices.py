@@ -126,7 +126,7 @@ class Tariff:
 
     `included` units cost nothing, and prices are for `per` units. With a `percentile` it is not the sum that
     is priced but the units per second that so many per cent of the samples, of 5 minutes each, do not exceed.
-    `source` is the place in the policy.
+    `warn` are the units of a period that are announced. `source` is the place in the policy.
     """
 
     meter: Meter
@@ -135,6 +135,7 @@ class Tariff:
     per: int = 1
     percentile: Decimal | None = None
     source: str = ""
+    warn: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse amounts that mean nothing."""
@@ -170,7 +171,8 @@ class Credit:
 class PriceList:
     """What a period on a plan costs, from a day on: base and tariffs, between the minimum and the cap.
 
-    `since` is `None` for the first list of a plan. `source` is the place in the policy.
+    `since` is `None` for the first list of a plan. `source` is the place in the policy. The amounts of `warn`
+    are announced when so much is due, before credits.
     """
 
     currency: Currency
@@ -184,6 +186,7 @@ class PriceList:
     proration: Proration = Proration.DAY
     since: date | None = None
     source: str = ""
+    warn: tuple[Decimal, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse amounts that cannot be billed, and a cap below what is due in any case."""

@@ -19,6 +19,7 @@ from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.amounts import read_units
 from meter_mw.policy.sections.limits import read_meter
 from meter_mw.policy.sections.money import read_decimal
+from meter_mw.policy.sections.thresholds import read_unit_thresholds
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from meter_mw.policy.sections.meters import Meters
 
 _CHARGE = Names(
-    ("meter", "included", "per", "unit", "tiers", "mode", "package", "percent", "percentile"),
+    ("meter", "included", "per", "unit", "tiers", "mode", "package", "percent", "percentile", "warn"),
     needed=("meter",),
 )
 _TIER = Names(("up_to", "unit", "flat"), needed=("unit",))
@@ -70,12 +71,13 @@ def _charge(field: Field, meters: Meters, currency: Currency | None) -> Tariff |
     included = _units(fields, "included", meter, "units that cost nothing", ("10 GB", "1000"), least=0)
     per = _units(fields, "per", meter, "units that the price is for", ("1 GB", "1000"))
     percentile = _percentile(fields["percentile"]) if "percentile" in fields else None
+    warn = read_unit_thresholds(fields["warn"], included or 0, meter) if "warn" in fields else ()
     pricing = _pricing(fields, kind, meter, currency)
     if isinstance(pricing, Graduated | Volume) and included:
         _complain_of_included(fields["tiers"], pricing.tiers[0], included)
     if pricing is None or len(problems) > before:
         return None
-    return Tariff(meter, pricing, included or 0, per or 1, percentile, field.path)
+    return Tariff(meter, pricing, included or 0, per or 1, percentile, field.path, warn)
 
 
 def _kind(field: Field, fields: dict[str, Field]) -> str | None:

@@ -14,6 +14,7 @@ from meter_mw.policy.reading import Field, Names
 from meter_mw.policy.sections.charges import read_charges
 from meter_mw.policy.sections.money import read_decimal
 from meter_mw.policy.sections.settings import read_date
+from meter_mw.policy.sections.thresholds import read_spend_thresholds
 from meter_mw.policy.yaml12 import Items
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _PRICE = Names(
         "charges",
         "minimum",
         "spend_cap",
+        "warn",
         "credits",
         "rounding",
         "proration",
@@ -101,6 +103,7 @@ def _price(field: Field, meters: Meters) -> PriceList | None:
     minimum = _money(fields, "minimum", currency, "the least that a period costs, such as 99")
     spend_cap = _money(fields, "spend_cap", currency, "the most that a period costs, such as 500")
     tariffs = read_charges(fields["charges"], meters, currency) if "charges" in fields else ()
+    warn = read_spend_thresholds(fields["warn"], spend_cap, currency) if "warn" in fields else ()
     paid = _credits(fields["credits"], currency) if "credits" in fields else ()
     due = max(base or NOTHING, minimum or NOTHING)
     if spend_cap is not None and spend_cap < due:
@@ -119,6 +122,7 @@ def _price(field: Field, meters: Meters) -> PriceList | None:
         proration or Proration.DAY,
         since,
         field.path,
+        warn,
     )
 
 
