@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import admitted, events, inprocess, paced, residents, servers, store_cost
-from bench.contenders import FLOOR, LEASED, STRICT, one
+from bench.contenders import LEASED, STRICT, one
 from bench.delay import delayed
 from bench.probe import probe
 from bench.redis_server import running_redis
@@ -29,7 +29,7 @@ DELAY_S = 0.001
 NUMBERS = (1, 3, 8)
 STORES = (MEMORY, TCP, UNIX, FAR)
 
-_MANY = (STRICT, LEASED, "slowapi", "limits", "Flask-Limiter", "throttled-py", FLOOR)
+_MANY = (STRICT, LEASED, "slowapi", "limits", "Flask-Limiter")
 """Who is also served by several processes: enough to see what those change."""
 
 _RESIDENT = (STRICT, "limits", "slowapi")
@@ -52,11 +52,11 @@ class Effort:
 
 
 THOROUGH = Effort(
-    in_process=inprocess.Effort(9, 128, 384, seconds=20, least=3),
-    busy=paced.Effort(3, 1_000),
-    by_servers=servers.Effort(4, 200, 1_500, seconds=90, least=2),
-    crowded=servers.Effort(2, 200, 1_500, seconds=20, least=1),
-    events=inprocess.Effort(7, 128, 384),
+    in_process=inprocess.Effort(9, 100, 256, seconds=12, least=3),
+    busy=paced.Effort(3, 800),
+    by_servers=servers.Effort(3, 200, 1_200, seconds=60, least=2),
+    crowded=servers.Effort(2, 200, 1_200, seconds=20),
+    events=inprocess.Effort(7, 100, 256, seconds=10, least=3),
     hammered=admitted.HAMMERED,
     exact=admitted.EXACT,
     admissions=20_000,

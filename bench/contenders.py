@@ -59,8 +59,12 @@ class Contender:
             return f"*bare {self.base}*"
         if self.ours:
             return f"{self.name.replace('meter_mw', '**meter_mw**')} on {self.base}"
-        name = {"limits": "limits by hand", "throttles": "DRF's throttles"}.get(self.name, self.name)
-        return f"{name} on {self.base}" if self.has_server else f"{name}, {self.base}"
+        return f"{self.label} on {self.base}" if self.has_server else f"{self.label}, {self.base}"
+
+    @property
+    def label(self) -> str:
+        """Its name in a sentence."""
+        return {"limits": "limits by hand", "throttles": "DRF's throttles"}.get(self.name, self.name)
 
     @property
     def has_server(self) -> bool:

@@ -134,8 +134,6 @@ async def _warm(seat: Seat, effort: Effort) -> None:
             await seat.drive.one(key)
         seat.drive.answered.clear()
     await turn(seat, effort.requests, None)
-    if seat.setting.has_crowds:
-        await _cpu(seat, effort.crowd)
 
 
 class Seat:

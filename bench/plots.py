@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from bench.contenders import FLOOR, LEASED, OURS, STRICT
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +65,8 @@ def _bars(
     if not rows:
         return None
     rows = sorted(rows, key=lambda row: row[1], reverse=not shares)
-    figure, axes = plt.subplots(figsize=(8, 0.3 * len(rows) + 1.4))
+    figure = Figure(figsize=(8, 0.3 * len(rows) + 1.4))
+    axes = figure.add_subplot()
     names = [each.title.replace("*", "") for each, _ in rows]
     values = [value for _, value in rows]
     axes.barh(names, values, color=[_colour(each) for each, _ in rows])
@@ -76,37 +75,51 @@ def _bars(
         label = f" {value:.2f}" if shares else f" {value:,.0f} µs, {value / least:.1f}×"
         axes.text(value, place, label, va="center", fontsize=8)
     axes.set_xlim(0, max(values) * 1.2)
+    kinds = {"meter_mw": OURS_COLOUR, "other packages": RIVAL_COLOUR, "one EVALSHA, the floor": FLOOR_COLOUR}
+    axes.legend([Patch(color=colour) for colour in kinds.values()], kinds, fontsize=8, frameon=False)
     return _save(figure, axes, path, title, unit)
 
 
 def _by_limits(results: Results, contenders: list[Contender], path: Path) -> Path | None:
-    figure, axes = plt.subplots(figsize=(8, 4.5))
-    drawn = False
-    for each in contenders:
-        points = [
-            (number, found.median)
-            for number in _NUMBERS
-            if not each.bare
-            and each.base in ("Starlette", "Flask")
-            and (found := results.beyond(each.name, each.base, _limits(results, number))) is not None
-        ]
-        if len(points) > 1:
-            drawn = True
-            line = {STRICT: "-", LEASED: "--", FLOOR: ":"}.get(each.name, "-.")
-            axes.plot(*zip(*points, strict=True), line, marker="o", color=_colour(each))
-            axes.annotate(
-                each.title.replace("*", ""), points[-1], (5, -3), textcoords="offset points", fontsize=8
-            )
-    if not drawn:
-        plt.close(figure)
+    lines = {
+        each: points
+        for each in contenders
+        if not each.bare and each.base == "Starlette" and len(points := _points(results, each)) > 1
+    }
+    if not lines:
         return None
+    figure = Figure(figsize=(8, 4.5))
+    axes = figure.add_subplot()
+    for each, points in lines.items():
+        style = {STRICT: "-", LEASED: "--", FLOOR: ":"}.get(each.name, "-.")
+        axes.plot(*zip(*points, strict=True), style, marker="o", color=_colour(each))
     axes.set_xticks(_NUMBERS)
-    axes.set_xlim(0.5, 11.5)
+    axes.set_xlim(0.5, _NUMBERS[-1] + 4)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("µs added to a request")
-    return _save(
-        figure, axes, path, "Time added by the number of limits\nRedis over TCP", "limits of a request"
-    )
+    axes.set_ylabel("µs added to a request", fontsize=9)
+    ends = {each.title.replace("*", ""): points[-1] for each, points in lines.items()}
+    step = axes.get_ylim()[1] / 22
+    for name, height in _apart({name: end[1] for name, end in ends.items()}, step).items():
+        label = f"{name}: {ends[name][1]:,.0f} µs"
+        axes.annotate(label, ends[name], (ends[name][0] + 0.2, height), fontsize=8, va="center")
+    title = "Time that limits add to a request (median)\nin process, Redis over TCP; less is better"
+    return _save(figure, axes, path, title, "limits of a request")
+
+
+def _points(results: Results, each: Contender) -> list[tuple[int, float]]:
+    """Give what a contender adds with each number of limits that it was measured with."""
+    found = [(number, results.beyond(each.name, each.base, _limits(results, number))) for number in _NUMBERS]
+    return [(number, spread.median) for number, spread in found if spread is not None]
+
+
+def _apart(heights: dict[str, float], least: float) -> dict[str, float]:
+    """Give heights for labels that are at least so far from each other, from the lowest up."""
+    placed: dict[str, float] = {}
+    floor = 0.0
+    for name, height in sorted(heights.items(), key=lambda each: each[1]):
+        placed[name] = max(height, floor)
+        floor = placed[name] + least
+    return placed
 
 
 def _limits(results: Results, number: int) -> Setting:
@@ -117,12 +130,11 @@ def _colour(each: Contender) -> str:
     return OURS_COLOUR if each.name in OURS else FLOOR_COLOUR if each.floor else RIVAL_COLOUR
 
 
-def _save(figure: plt.Figure, axes: Axes, path: Path, title: str, unit: str) -> Path:
+def _save(figure: Figure, axes: Axes, path: Path, title: str, unit: str) -> Path:
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(unit, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, dpi=90, metadata={"Software": None})
-    plt.close(figure)
+    figure.savefig(path, dpi=80, metadata={"Software": None})
     return path

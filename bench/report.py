@@ -27,7 +27,7 @@ _NONE = "\N{EN DASH}"
 
 def introduction(contenders: list[Contender], machine: str) -> str:
     """Say what all tables share."""
-    silent = sorted({each.name for each in contenders if not (each.bare or each.fields or each.floor)})
+    silent = sorted({each.label for each in contenders if not (each.bare or each.fields or each.floor)})
     without = f"; {_and(silent)} send{'s' if len(silent) == 1 else ''} no limit fields" if silent else ""
     return (
         f"Measured {machine}.\n"
