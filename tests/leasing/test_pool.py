@@ -192,9 +192,15 @@ def test_a_lease_is_asked_for_once_and_before_the_last_one_is_used_up() -> None:
     while len(wanted) == 1:
         assert pool.take(START_US + 140_000) is not None
         taken += 1
-    assert taken == 5
-    pool.take(START_US + 140_000)
-    assert len(wanted) == 2
+    assert taken == 8
+    assert pool.slice(START_US + 145_000) is not None
+    pool.granted(a_grant(10), 1_000_000)
+    for _ in range(2):
+        pool.take(START_US + 150_000)
+    assert len(wanted) == 2  # it was followed
+    for _ in range(8):
+        pool.take(START_US + 150_000)
+    assert len(wanted) == 3
     assert pool.slice(START_US + 200_000) is not None
 
 

@@ -49,19 +49,19 @@ def slice_at(
     )
 
 
-def test_far_from_a_cap_a_slice_is_half_a_second_of_demand() -> None:
-    assert slice_at(cap(10_000_000), counted(0), 300.0) == Slice(150, LONGEST_US)
+def test_far_from_a_cap_a_slice_is_three_quarters_of_a_second_of_demand() -> None:
+    assert slice_at(cap(100_000_000), counted(0), 400.0) == Slice(300, LONGEST_US)
 
 
 def test_a_slice_is_over_long_before_the_boundary_is_reached() -> None:
     """32,000 are left, 2,000 a second go: sixteen seconds, so a quarter of one."""
     found = slice_at(cap(40_001), counted(8_000), 500.0, climb=2_000.0)
-    assert found == Slice(62, 250_000)
+    assert found == Slice(93, 250_000)
 
 
 def test_what_went_since_the_reading_is_not_left() -> None:
     found = slice_at(cap(34_001), counted(0), 500.0, climb=2_000.0, age_us=1_000_000)
-    assert found == Slice(62, 250_000)
+    assert found == Slice(93, 250_000)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_near_the_end_of_a_window_each_request_is_asked_for() -> None:
     late = counted(0, START_US + SKEW_US + SHORTEST_US - 1)
     assert slice_at(cap(10_000_000), late, 1_000.0) is None
     found = slice_at(cap(10_000_000), counted(0, START_US + SKEW_US + 100_000), 1_000.0)
-    assert found == Slice(50, 100_000)
+    assert found == Slice(75, 100_000)
 
 
 @pytest.mark.parametrize(("demand", "speed", "is_lent"), [
@@ -122,7 +122,7 @@ def test_a_slice_keeps_away_from_the_boundary(
     assert found.requests * take <= left / 16
     assert SHORTEST_US <= found.lasts_us <= LONGEST_US
     assert max(climb, demand * take) * found.lasts_us / 1_000_000 <= left / 64 + 1
-    assert found.requests <= max(2, demand * found.lasts_us / 1_000_000 / 2)
+    assert found.requests <= max(2, demand * found.lasts_us / 1_000_000 * 0.75)
     quota = lent(charge, found.requests, used).quota
     assert isinstance(quota, Cap)
     assert used + found.requests * take <= quota.most < boundary_of(charge.quota, used)  # type: ignore[arg-type]

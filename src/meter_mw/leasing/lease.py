@@ -8,6 +8,7 @@ used it.
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,7 +72,7 @@ class Lease:
         self.until_us = until_us
         self.left = grant.requests
         self.flying = self.used = self.refunded = 0
-        self.refill_at = grant.requests // 2
+        self.refill_at = grant.requests // 4
         self.refill_us = until_us - (until_us - grant.admitted_us) // 4
 
     @property
@@ -122,6 +123,10 @@ class Lease:
         self._lock = threading.Lock()
         self._grant = None
         self.left = self.until_us = 0
+
+    def is_followed(self) -> None:
+        """Have no more leases asked for because of this one; the caller holds the lock."""
+        self.refill_at, self.refill_us = -1, sys.maxsize
 
     def retire(self) -> None:
         """Lend no more of it."""

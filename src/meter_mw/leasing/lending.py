@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 LINGER_S = 300.0
 """A lease whose requests take longer than this (s) is settled as if all of them were used."""
 
-_SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.01, 1.0
+_SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.05, 1.0
 
 
 @dataclass(slots=True, order=True)

@@ -87,7 +87,8 @@ class Pool:
                     lease.left = left
                     lease.flying += 1
                     self._came += 1
-                    if (left <= lease.refill_at or now_us >= lease.refill_us) and not self._asked:
+                    if left <= lease.refill_at or now_us >= lease.refill_us:
+                        lease.is_followed()
                         self._ask(now_us)
                     return Share(lease, left)
             self._due_us = 0
@@ -156,7 +157,8 @@ class Pool:
         return [each for each in self._leases if each.left > 0 and now_us < each.until_us]
 
     def _ask(self, now_us: int) -> None:
-        if not self._paused_until_us - _LONGEST_PAUSE_US <= now_us < self._paused_until_us:
+        is_paused = self._paused_until_us - _LONGEST_PAUSE_US <= now_us < self._paused_until_us
+        if not self._asked and not is_paused:
             self._asked = True
             self._wants(self)
 
@@ -189,4 +191,3 @@ class Pool:
         return slice_of(
             self.charges, readings, climbs, demand, seen_us=seen_us, now_us=now_us, speed=self.speed
         )
-

@@ -41,6 +41,9 @@ BURST_SHARE = 32
 FREE_SHARE = 8
 """A lease takes at most this part of what is free of a rate."""
 
+COMING_SHARE = 0.75
+"""A lease takes this part of the requests that will come while it lasts, or less."""
+
 FEWEST = 2
 """Requests that a lease is worth its round trips for."""
 
@@ -155,6 +158,6 @@ def slice_of(
     coming = demand * lasts_us / _SECOND_US
     if lasts_us < SHORTEST_US or coming < (FEWEST_COMING if speed is Speed.AUTO else FEWEST):
         return None
-    # Half of what will come: a slice is used up before its time, so that little is left unused.
-    requests = int(min(most, max(FEWEST, coming / 2)))
+    # Not all that will come: a slice is used up before its time, so that little is left unused.
+    requests = int(min(most, max(FEWEST, coming * COMING_SHARE)))
     return Slice(requests, int(lasts_us)) if requests >= FEWEST else None
