@@ -113,6 +113,7 @@ def test_what_is_not_billed_is_said() -> None:
     facts.use(NOV[0], 5, plan="gone")
     facts.use(NOV[1], 6, plan="yearly")
     facts.use(NOV[2], 7, plan="pro", field="tokens")
+    facts.use(NOV[2], 8, plan="pro", field="response_bytes")
     found = bill(shop(pro=PRO, yearly={**TEAM, "period": "year"}), facts)
     assert found.notes == (
         "plan gone is none of the policy's, so nothing of it is billed: 5 requests",
@@ -159,6 +160,13 @@ def credited(**credit: object) -> object:
     return {**PRO, "credits": [{"amount": 70, "from": "2026-09-10", **credit}]}
 
 
+def begun(day: date = date(2026, 9, 1)) -> Facts:
+    """Give a customer whose first usage is on a day, and its last."""
+    facts = Facts()
+    facts.use(day, 1)
+    return facts
+
+
 @pytest.mark.parametrize(
     ("name", "paid", "left"),
     [
@@ -169,7 +177,7 @@ def credited(**credit: object) -> object:
     ],
 )
 def test_a_credit_is_drawn_down_from_period_to_period(name: str, paid: str | None, left: str | None) -> None:
-    (invoice,) = bill(shop(pro=credited()), Facts(), name).invoices
+    (invoice,) = bill(shop(pro=credited()), begun(), name).invoices
     lines = [line for line in invoice.lines if line.kind is Kind.CREDIT]
     assert [str(line.amount) for line in lines] == ([paid] if paid else [])
     assert all(f"{left} left" in line.arithmetic for line in lines)
@@ -177,8 +185,17 @@ def test_a_credit_is_drawn_down_from_period_to_period(name: str, paid: str | Non
 
 def test_a_credit_is_over_on_its_day() -> None:
     policy = shop(pro=credited(until="2026-11-01"))
-    assert bill(policy, Facts(), "2026-10").invoices[0].credits == -30
-    assert bill(policy, Facts(), "2026-11").invoices[0].credits == 0
+    assert bill(policy, begun(), "2026-10").invoices[0].credits == -30
+    assert bill(policy, begun(), "2026-11").invoices[0].credits == 0
+
+
+def test_a_credit_waits_for_its_customer() -> None:
+    """Who begins in November, by usage or by the anchor, has used nothing of it before."""
+    policy = shop(pro=credited())
+    assert bill(policy, begun(NOV[3])).invoices[0].lines[-1].arithmetic == "30.00 of 70.00 USD; 40.00 left"
+    anchored = replace(ACME, anchor=date(2026, 10, 5))
+    assert bill(policy, Facts(), "2026-10", anchored).invoices[0].drawn == {"prepaid credit": 30}
+    assert "10.00 left" in bill(policy, Facts(), "2026-11", anchored).invoices[0].lines[-1].arithmetic
 
 
 def test_a_credit_is_its_subjects() -> None:

@@ -115,17 +115,27 @@ class Billing:
         return found
 
     def spent_before(self, customer: Customer, kind: Period, span: Span) -> Spent:
-        """Give what the periods before one have used of credits, from the first day of any on."""
+        """Give what the periods before one have used of credits, from the first day of any on.
+
+        Periods before the anchor, or where there is none before the first usage, are nobody's.
+        """
         zone = ZoneInfo(customer.timezone)
         first = self._first_credit(customer)
+        if first is not None and customer.anchor is not None:
+            first = max(first, customer.anchor)
         spans: list[Span] = []
         earlier = customer.before(kind, span)
         while first is not None and first < day_of(earlier.end, zone):
             spans.append(earlier)
             earlier = customer.before(kind, earlier)
         spent: Spent = defaultdict(Decimal)
+        has_begun = customer.anchor is not None
         for each in reversed(spans):
-            bill = self.bill_of(customer, kind, each, self.days(customer, each), spent)
+            days = self.days(customer, each)
+            has_begun = has_begun or any(day.used for day in days)
+            if not has_begun:
+                continue
+            bill = self.bill_of(customer, kind, each, days, spent)
             for invoice in bill.invoices:
                 for name, amount in invoice.drawn.items():
                     spent[invoice.currency.code, name] += amount

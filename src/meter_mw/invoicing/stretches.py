@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from meter_mw.ledger.records import BUILT_IN
 from meter_mw.policy.prices import list_on
 from meter_mw.rating.percentiles import SAMPLE_S
 from meter_mw.rating.usage import Stretch, Usage
@@ -59,7 +60,8 @@ def stretches(
 ) -> tuple[list[Stretch], list[str]]:
     """Give the stretches that are billed by this kind of period, and notes on what none of them has.
 
-    `listed` is the plan of a customer of whom no event tells.
+    `listed` is the plan of a customer of whom no event tells. Requests and bytes are in every event, and
+    are not noted where a plan has no charge for them.
     """
     found: dict[tuple[str, PriceList | None], _Held] = defaultdict(_Held)
     for day, plan in zip(days, plans_of(days, listed), strict=True):
@@ -119,7 +121,7 @@ def _notes(
             yield f"plan {plan} is billed by {prices.period.word}{_said(held.used)}"
         else:
             priced = {each.meter.field for each in prices.tariffs}
-            left = Counter({name: units for name, units in held.used.items() if name not in priced})
+            left = Counter({name: held.used[name] for name in held.used.keys() - priced - {*BUILT_IN}})
             if any(left.values()):
                 yield f"plan {plan} has no charge for{_said(left, '')}"
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meter_mw.charging import charges_of
-from meter_mw.model import Count
 from meter_mw.policy.policy import NO_ROUTE
 from meter_mw.policy.terms import KeyEntry, Scope
 from meter_mw.quota import Cap
@@ -15,7 +14,6 @@ from meter_mw.stores.port import Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from meter_mw.model import Meter
     from meter_mw.policy.policy import Caller, Policy
     from meter_mw.stores.port import Store
 
@@ -62,22 +60,9 @@ def counters(policy: Policy, store: Store, caller: Caller) -> Iterator[Counted]:
             yield Counted(
                 line.limit.name,
                 caller.subject,
-                field_of(line.limit.meter),
+                line.limit.meter.field,
                 reading.state.whole,
                 tally.now_us,
                 reading.state.part,
             )
         return
-
-
-def field_of(meter: Meter) -> str:
-    """Give the field of an event's data that a meter's units are in."""
-    return _FIELDS.get(meter.count, meter.name)
-
-
-_FIELDS = {
-    Count.REQUEST_BYTES: "request_bytes",
-    Count.RESPONSE_BYTES: "response_bytes",
-    Count.REQUEST_MESSAGES: "request_messages",
-    Count.RESPONSE_MESSAGES: "response_messages",
-}
