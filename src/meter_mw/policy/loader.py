@@ -39,6 +39,8 @@ from meter_mw.policy.sections.settings import (
     read_version,
     read_week_start,
 )
+from meter_mw.policy.sections.signals import read_signals
+from meter_mw.policy.signals import SignalRules
 from meter_mw.policy.terms import ChargeRules, Speed
 from meter_mw.policy.yaml12 import LARGEST_BYTES, MOST_PROBLEMS, Entries, Items, Node, Scalar, parse
 
@@ -67,6 +69,7 @@ _TOP = Names(
         "store_check",
         "speed",
         "events",
+        "signals",
     ),
     needed=("version", "service"),
 )
@@ -183,6 +186,7 @@ def _policy(root: Field, digest: str) -> Policy | None:
     checkpoint_us = read_checkpoint(found["checkpoint"]) if "checkpoint" in found else None
     check = read_store_check(found["store_check"]) if "store_check" in found else None
     events = read_events(found.get("events") or root.child(nothing, "events"))
+    signals = read_signals(found["signals"]) if "signals" in found else None
     if root.document.problems or not (service and mode and store and zone and identity):
         return None
     return Policy(
@@ -207,6 +211,7 @@ def _policy(root: Field, digest: str) -> Policy | None:
         recovery=failure.recovery,
         store_check=check or StoreCheck.WARN,
         speed=speed,
+        signals=signals or SignalRules(),
     )
 
 

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from meter_mw.model import UNMATCHED, Count, Meter, SubjectId
 from meter_mw.policy.matching import Matcher
+from meter_mw.policy.signals import SignalRules
 from meter_mw.policy.terms import (
     ChargeRules,
     Exemption,
@@ -200,6 +201,7 @@ class Policy:
     recovery: Recovery = Recovery.LEARN
     store_check: StoreCheck = StoreCheck.WARN
     speed: Speed = Speed.STRICT
+    signals: SignalRules = field(default_factory=SignalRules)
     source: str = field(init=False)
     told_by_header: tuple[Meter, ...] = field(init=False)
     _matcher: Matcher[Route] = field(init=False, repr=False, compare=False)
