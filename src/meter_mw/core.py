@@ -68,7 +68,7 @@ def admit(
             return Admission(Answer.ODD_PATH, rid, now_us, route, reason=str(odd))
     if route.exemption is Exemption.FREE:
         return Admission(Answer.EXEMPT, rid, now_us, route)
-    caller = yield from identify(policy, request)
+    caller = yield from identify(policy, request, now_us)
     if not (records or shadow or isinstance(caller, Refused) or caller.exemption is Exemption.FREE):
         caller = Refused(Answer.UNAVAILABLE, UNRECORDED)
     if isinstance(caller, Refused):

@@ -13,18 +13,17 @@ from meter_mw.policy.identity import (
     AmbiguousCredential,
     BearerKey,
     QueryKey,
-    anonymous_subject,
     find_credential,
-    pseudonym,
 )
 from meter_mw.policy.policy import Unknown
 from meter_mw.policy.terms import KeyEntry
 from meter_mw.recent import Recent
-from meter_mw.talk import KeyEnded, Resolve, ResolverUnavailable
+from meter_mw.talk import KeyEnded, Registered, Resolve, ResolverUnavailable
 
 if TYPE_CHECKING:
     from meter_mw.model import Request
     from meter_mw.policy.identity import Credential
+    from meter_mw.policy.keyring import Secret
     from meter_mw.policy.policy import Caller, Policy
     from meter_mw.talk import Conversation, Reply
 
@@ -35,8 +34,8 @@ _POOLED = "unknown_keys"
 """The one subject of all unknown keys, where the policy pools them."""
 
 
-def identify(policy: Policy, request: Request) -> Conversation[Caller | Refused]:
-    """Say who makes a request, or why nobody does."""
+def identify(policy: Policy, request: Request, now_us: int) -> Conversation[Caller | Refused]:
+    """Say who makes a request, or why nobody does; `now_us` is the best guess at the store's time."""
     rules = policy.identity
     places = rules.places
     if request.is_preflight:
@@ -46,32 +45,36 @@ def identify(policy: Policy, request: Request) -> Conversation[Caller | Refused]
         credential = find_credential(places, request.field, request.query)
     except AmbiguousCredential as ambiguity:
         return Refused(Answer.AMBIGUOUS, str(ambiguity))
+    secret = rules.keyring.at(now_us)
     if credential is None:
-        return _anonymous(policy, request)
-    key = pseudonym(rules.secret, credential)
-    return policy.listed(key) or (yield from _unlisted(policy, key, credential))
+        return _anonymous(policy, request, secret)
+    key = secret.pseudonym(credential)
+    return policy.listed(key) or (yield from _unlisted(policy, key, credential, secret))
 
 
-def _anonymous(policy: Policy, request: Request) -> Caller | Refused:
+def _anonymous(policy: Policy, request: Request, secret: Secret) -> Caller | Refused:
     rules = policy.identity
     if rules.anonymous is None and request.is_preflight:
         return policy.stranger(NOBODY)
     if rules.anonymous is None:
         return Refused(Answer.UNIDENTIFIED, "this API needs a key")
     address = rules.trusted_proxies.client_address(request.peer, request.field("x-forwarded-for"))
-    subject = anonymous_subject(rules.secret, address or "unknown")
-    return policy.stranger(subject, rules.anonymous.plan)
+    return policy.stranger(secret.anonymous(address or "unknown"), rules.anonymous.plan)
 
 
-def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[Caller | Refused]:
+def _unlisted(
+    policy: Policy, key: str, credential: Credential, secret: Secret
+) -> Conversation[Caller | Refused]:
     entry: Reply = None
     if policy.resolver is not None or policy.registry:
         try:
-            entry = yield Resolve(key, credential)
+            entry = yield Resolve(key, credential, _further(policy, secret, credential))
         except ResolverUnavailable as outage:
             return Refused(Answer.UNAVAILABLE, str(outage))
         except KeyEnded as ended:
             return Refused(Answer.UNIDENTIFIED, str(ended))
+    if isinstance(entry, Registered):
+        key, entry = entry.key, entry.entry
     if isinstance(entry, KeyEntry):
         return policy.caller(entry, key)
     if policy.identity.unknown is Unknown.REJECT:
@@ -79,6 +82,14 @@ def _unlisted(policy: Policy, key: str, credential: Credential) -> Conversation[
     if policy.identity.unknown is Unknown.POOL:
         return replace(policy.stranger(_POOLED), key=key)
     return policy.stranger(key, key=key)
+
+
+def _further(policy: Policy, secret: Secret, credential: Credential) -> tuple[str, ...]:
+    """Give what else the registry may know a key by: a record stays under the secret that it began with."""
+    keyring = policy.identity.keyring
+    if not (policy.registry and keyring.rotates):
+        return ()
+    return tuple(each.pseudonym(credential) for each in keyring.others(secret))
 
 
 _MOST_KNOWN = 8_192
@@ -105,26 +116,29 @@ class Acquaintances:
         )
         self._reads_query = any(isinstance(place, QueryKey) for place in places)
         self._changes = policy.resolver is not None or policy.registry
+        self._keyring = policy.identity.keyring
         self._known: Recent[bytes, Caller] = Recent(_MOST_KNOWN)
 
-    def find(self, request: Request) -> Caller | None:
+    def find(self, request: Request, now_us: int) -> Caller | None:
         """Give who made a request, where one that said the same of its caller was here lately."""
-        found = self._known.get(self._words(request))
+        found = self._known.get(self._words(request, now_us))
         if found is None and self._policy.identity.anonymous is not None:
-            found = self._known.get(self._words(request, with_address=True))
+            found = self._known.get(self._words(request, now_us, with_address=True))
         return found
 
-    def meet(self, request: Request, caller: Caller) -> None:
-        """Be told who made a request."""
+    def meet(self, request: Request, caller: Caller, now_us: int) -> None:
+        """Be told who made a request, which was decided at `now_us`."""
         if caller.key is None:
-            self._known.put(self._words(request, with_address=True), caller)
+            self._known.put(self._words(request, now_us, with_address=True), caller)
         elif not self._changes or self._policy.listed(caller.key) is caller:
-            self._known.put(self._words(request), caller)
+            self._known.put(self._words(request, now_us), caller)
 
-    def _words(self, request: Request, *, with_address: bool = False) -> bytes:
+    def _words(self, request: Request, now_us: int, *, with_address: bool = False) -> bytes:
         said: list[object] = [request.field(name) for name in self._fields]
         if self._reads_query:
             said.append(request.query)
         if with_address:
             said += (request.peer, request.field("x-forwarded-for"))
+        if self._keyring.rotates:
+            said.append(self._keyring.at(now_us).id)
         return hashlib.blake2b(marshal.dumps(said, 2), key=self._secret, digest_size=16).digest()

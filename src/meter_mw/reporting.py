@@ -71,7 +71,7 @@ class _Asked:
 
 def usage(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conversation[Usage | Admission]:
     """Say how the one who makes a request stands with all of its limits; a refusal where nobody can say."""
-    caller = yield from identify(policy, request)
+    caller = yield from identify(policy, request, now_us)
     if isinstance(caller, Refused):
         return Admission(caller.answer, rid, now_us, NO_ROUTE, reason=caller.reason)
     for _ in range(_ROUNDS):

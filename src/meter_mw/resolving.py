@@ -17,7 +17,7 @@ from meter_mw.registry.calls import Asker, AsyncAsker
 from meter_mw.registry.lookup import Ended, Lookup
 from meter_mw.registry.records import GarbledRecord
 from meter_mw.stores.port import StoreUnavailable
-from meter_mw.talk import KeyEnded, ResolverUnavailable
+from meter_mw.talk import KeyEnded, Registered, ResolverUnavailable
 
 if TYPE_CHECKING:
     from meter_mw.policy.policy import Policy
@@ -39,15 +39,15 @@ class ResolverDesk:
         if policy.registry and (self._store is None or self._async_store is None):
             raise PolicyError([Problem("keys in redis need a store in redis: redis://host:6379/0", "keys")])
 
-    def ask(self, command: Resolve) -> KeyEntry | None:
+    def ask(self, command: Resolve) -> Registered | KeyEntry | None:
         """Ask and wait; raises ResolverUnavailable, or KeyEnded."""
         if self._lookup is not None and self._store is not None:
             try:
-                entry = self._lookup.ask(command.key, self._store)
+                known = self._lookup.ask(command.key, self._store, command.others)
             except _UNUSABLE as failure:
                 raise _refused(failure) from None
-            if entry is not None:
-                return entry
+            if known is not None:
+                return Registered(known.key.pseudonym, known.entry)
         if self._policy.resolver is None:
             return None
         kept = self._answers.find(command.key, time.monotonic())
@@ -60,15 +60,15 @@ class ResolverDesk:
             raise _unresolved("it is asynchronous, which a WSGI app cannot wait for")
         return self._learn(command, answer)
 
-    async def aask(self, command: Resolve) -> KeyEntry | None:
+    async def aask(self, command: Resolve) -> Registered | KeyEntry | None:
         """Ask without holding up the event loop; raises as `ask` does."""
         if self._lookup is not None and self._async_store is not None:
             try:
-                entry = await self._lookup.aask(command.key, self._async_store)
+                known = await self._lookup.aask(command.key, self._async_store, command.others)
             except _UNUSABLE as failure:
                 raise _refused(failure) from None
-            if entry is not None:
-                return entry
+            if known is not None:
+                return Registered(known.key.pseudonym, known.entry)
         if self._policy.resolver is None:
             return None
         kept = self._answers.find(command.key, time.monotonic())

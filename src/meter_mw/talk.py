@@ -37,10 +37,22 @@ class KeyEnded(MeterError):
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Ask the operator's resolver whose key this is."""
+    """Ask the registry, and the operator's resolver, whose key this is.
+
+    `key` is its pseudonym; `others` are those under other secrets, which the registry may know it by.
+    """
 
     key: str
     credential: Credential
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """Whose a key of the registry is, and the pseudonym that it has there."""
+
+    key: str
+    entry: KeyEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,7 @@ Costs: TypeAlias = tuple[tuple[str, int], ...]
 
 T = TypeVar("T")
 Command: TypeAlias = Admit | TopUp | Peek | Resolve | Price
-Reply: TypeAlias = "Tally | KeyEntry | Costs | None"
+Reply: TypeAlias = "Tally | KeyEntry | Registered | Costs | None"
 Conversation: TypeAlias = Generator[Command, Reply, T]
-"""Yields an Admit, a TopUp or a Peek and is sent its Tally, a Resolve and is sent a KeyEntry or None, or a
-Price and is sent what each meter is charged, None where the pricing gave no usable answer."""
+"""Yields an Admit, a TopUp or a Peek and is sent its Tally, a Resolve and is sent a KeyEntry, a Registered or
+None, or a Price and is sent what each meter is charged, None where the pricing gave no usable answer."""

@@ -31,7 +31,7 @@ class Turnstile:
         """Decide a request; `None` where it takes a conversation."""
         if not self._is_open or request.method == "OPTIONS" or request.is_socket:
             return None
-        caller = self._acquaintances.find(request)
+        caller = self._acquaintances.find(request, now_us)
         if caller is None:
             return None
         policy = self._policy
@@ -47,4 +47,4 @@ class Turnstile:
     def meet(self, request: Request, admission: Admission) -> None:
         """Be told what a conversation has found out about the caller of a request."""
         if self._is_open and admission.caller is not None and request.method != "OPTIONS":
-            self._acquaintances.meet(request, admission.caller)
+            self._acquaintances.meet(request, admission.caller, admission.now_us)

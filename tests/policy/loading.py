@@ -59,7 +59,7 @@ def complaints(source: str | Path | dict[str, Any], environ: dict[str, str] = EN
 
 
 def acme(policy: Policy) -> str:
-    return pseudonym(policy.identity.secret, Credential("canary-acme"))
+    return pseudonym(policy.identity.keyring.oldest.value, Credential("canary-acme"))
 
 
 def limits_of(policy: Policy, plan: str = "default") -> dict[str, Limit]:

@@ -102,7 +102,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (policy.timezone, policy.deadline_us) == ("UTC", 100_000)
     assert policy.identity.places == (HeaderKey("x-api-key"), BearerKey())
     assert (policy.identity.unknown, policy.identity.anonymous) == (Unknown.ACCEPT, None)
-    assert policy.identity.secret == SECRET
+    assert policy.identity.keyring.oldest.value == SECRET
     assert policy.meters == (
         Meter("requests", Count.REQUESTS),
         Meter("ingress", Count.REQUEST_BYTES),
@@ -267,7 +267,7 @@ def test_identity_is_read_in_order() -> None:
 
 
 def test_secret_comes_from_a_file_without_its_line_end() -> None:
-    assert good("secret_from_file").identity.secret == b"canary-secret-in-a-file"
+    assert good("secret_from_file").identity.keyring.oldest.value == b"canary-secret-in-a-file"
 
 
 def test_missing_secret_is_one_problem_that_says_how_to_make_one() -> None:
@@ -325,9 +325,9 @@ def test_literals_are_fine_as_secrets_of_a_mapping_and_taken_verbatim() -> None:
         keys=[{"key": "canary-acme", "subject": "acme"}, {"key": "${OTHER_KEY}", "subject": "other"}],
         events={"sinks": [{"http": "https://billing.example/", "secret": "canary$hook"}]},
     )
-    assert policy.identity.secret == b"pa$$word-of-canary-0123"
+    assert policy.identity.keyring.oldest.value == b"pa$$word-of-canary-0123"
     assert policy.listed(acme(policy)) is not None
-    assert policy.listed(pseudonym(policy.identity.secret, Credential("canary-other"))) is not None
+    assert policy.listed(pseudonym(policy.identity.keyring.oldest.value, Credential("canary-other"))) is not None
     assert policy.events.sinks == (sink("http", "https://billing.example/", secret="canary$hook"),)
 
 

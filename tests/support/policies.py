@@ -12,6 +12,7 @@ from meter_mw.periods import Period
 from meter_mw.policy.addresses import TrustedProxies
 from meter_mw.policy.delivery import EventRules, SinkRule
 from meter_mw.policy.identity import BearerKey, Credential, HeaderKey, pseudonym
+from meter_mw.policy.keyring import Keyring
 from meter_mw.policy.policy import (
     Anonymous,
     HeaderRules,
@@ -137,6 +138,7 @@ def policy(
     sinks: Sequence[SinkRule] = (),
     charge: ChargeRules | None = None,
     week_start: int = 0,
+    keyring: Keyring | None = None,
     checkpoint_us: int = 60 * SECOND_US,
 ) -> Policy:
     """Make a policy whose plan `default` has `limits`; each part can be said otherwise.
@@ -154,7 +156,7 @@ def policy(
         timezone=timezone,
         identity=IdentityRules(
             places=tuple(places),
-            secret=SECRET,
+            keyring=keyring or Keyring.of(SECRET),
             unknown=unknown,
             anonymous=None if anonymous is None else Anonymous(anonymous),
             trusted_proxies=TrustedProxies.parse(trusted_proxies),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Command: TypeAlias = Callable[..., None]
 
-_ID = re.compile(r"(?:k1_)?[0-9a-f]{4,32}")
+_ID = re.compile(r"(?:k[1-9][0-9]?_)?[0-9a-f]{4,32}")
 _SPAN = re.compile(r"([0-9]{1,6}) ?(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST_SPAN_S = 366 * 86_400

@@ -215,13 +215,29 @@ def fault_of(key: str) -> Fault | None:
     return Fault.WHITESPACE if " " in key or "\t" in key else None
 
 
-PSEUDONYMS = ("k1_", "anon_")
-"""What the names begin with that are made here; no operator's subject may."""
+_PSEUDONYM = re.compile(r"k[1-9][0-9]?_")
+_OURS = re.compile(r"(?:k[1-9][0-9]?|anon|erased)_")
+
+PSEUDONYMS = "k1_ to k99_, anon_ or erased_"
+"""What the names begin with that are made here, for people to read."""
 
 
-def pseudonym(secret: bytes, credential: Credential) -> str:
-    """Return the name that stands for a key outside this process: `k1_` and 128 bits of its HMAC-SHA256."""
-    return f"k1_{_digest(secret, b'key', _encoded(credential))}"
+def is_pseudonym(name: str) -> bool:
+    """Say whether a name begins like the pseudonym of a key."""
+    return _PSEUDONYM.match(name) is not None
+
+
+def is_made_here(name: str) -> bool:
+    """Say whether a name begins like one that is made here; no operator's subject may."""
+    return _OURS.match(name) is not None
+
+
+def pseudonym(secret: bytes, credential: Credential, version: str = "k1") -> str:
+    """Return the name that stands for a key outside this process: `k1_` and 128 bits of its HMAC-SHA256.
+
+    `version` is the id of the secret.
+    """
+    return f"{version}_{_digest(secret, b'key', _encoded(credential))}"
 
 
 def anonymous_subject(secret: bytes, prefix: str) -> SubjectId:

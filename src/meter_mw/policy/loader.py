@@ -11,17 +11,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from meter_mw.policy.keyring import Keyring
 from meter_mw.policy.nodes import nodes_of
 from meter_mw.policy.policy import HeaderRules, IdentityRules, Mode, Policy, StoreCheck, Unknown
 from meter_mw.policy.problems import PolicyError, Problem, printable
 from meter_mw.policy.reading import Document, Field, Names
 from meter_mw.policy.sections.charge import read_charge
 from meter_mw.policy.sections.events import read_events
-from meter_mw.policy.sections.identity import read_identity
+from meter_mw.policy.sections.identity import Edges, complain_of_edges, read_identity
 from meter_mw.policy.sections.keys import Keys, Terms, read_keys
 from meter_mw.policy.sections.limits import LimitRules
 from meter_mw.policy.sections.meters import DEFAULT_METERS, read_meters
-from meter_mw.policy.sections.plans import read_plans
+from meter_mw.policy.sections.plans import DEFAULT_PLAN, read_plans
 from meter_mw.policy.sections.routes import RouteRules, read_routes
 from meter_mw.policy.sections.settings import (
     CHECKPOINT_US,
@@ -46,6 +47,8 @@ from meter_mw.policy.yaml12 import LARGEST_BYTES, MOST_PROBLEMS, Entries, Items,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from meter_mw.policy.terms import Plan
 
 __all__ = ["PolicyError", "Problem", "load"]
 
@@ -76,7 +79,7 @@ _TOP = Names(
 
 _SOURCE = "the path of a policy file, a mapping, or a loaded Policy"
 
-_STAND_IN = bytes(16)
+_STAND_IN = Keyring.of(bytes(16))
 """Stands for a secret whose problem is noted, so that keys are still checked beside each other."""
 
 
@@ -175,14 +178,18 @@ def _policy(root: Field, digest: str) -> Policy | None:
     plans, limits = read_plans(found.get("plans") or root.child(nothing, "plans"), rules)
     charge = (read_charge(found["charge"], ChargeRules()) if "charge" in found else None) or ChargeRules()
     routes = read_routes(found["routes"], RouteRules(rules, charge, limits)) if "routes" in found else ()
-    identity = read_identity(found.get("identity") or root.child(nothing, "identity"), plans)
-    terms = Terms(plans, routes, zone or "UTC", store, identity.secret if identity else _STAND_IN)
+    identity = read_identity(found.get("identity") or root.child(nothing, "identity"), plans, zone or "UTC")
+    terms = Terms(plans, routes, zone or "UTC", store, identity.keyring if identity else _STAND_IN)
     before = len(root.document.problems)
     keys = read_keys(found["keys"], terms) if "keys" in found else Keys()
     identity = identity and _with_default(identity, found.get("identity"), keys)
     if mode is Mode.ENFORCE and identity and len(root.document.problems) == before:
         _complain_of_nobody(identity, keys, found.get("keys") or found.get("identity", root))
     week_start = read_week_start(found["week_start"]) if "week_start" in found else 0
+    if identity and identity.keyring.rotates and len(root.document.problems) == before:
+        of_routes = [limit for route in routes for limit in route.limits]
+        edges = Edges(zone or "UTC", week_start or 0)
+        complain_of_edges(found["identity"], identity, _of_strangers(identity, plans), of_routes, edges)
     checkpoint_us = read_checkpoint(found["checkpoint"]) if "checkpoint" in found else None
     check = read_store_check(found["store_check"]) if "store_check" in found else None
     events = read_events(found.get("events") or root.child(nothing, "events"))
@@ -208,6 +215,7 @@ def _policy(root: Field, digest: str) -> Policy | None:
         week_start=week_start or 0,
         checkpoint_us=checkpoint_us or CHECKPOINT_US,
         registry=keys.registry,
+        aliases=MappingProxyType(dict(keys.aliases)),
         recovery=failure.recovery,
         store_check=check or StoreCheck.WARN,
         speed=speed,
@@ -219,6 +227,13 @@ def _with_default(identity: IdentityRules, field: Field | None, keys: Keys) -> I
     """Reject unknown keys where a registry says which there are, unless the policy says otherwise."""
     is_said = field is not None and field.has("unknown")
     return replace(identity, unknown=Unknown.REJECT) if keys.registry and not is_said else identity
+
+
+def _of_strangers(identity: IdentityRules, plans: Mapping[str, Plan]) -> list[Plan]:
+    """Give the plans of callers who are known by a pseudonym alone."""
+    names = [DEFAULT_PLAN] if identity.unknown is Unknown.ACCEPT else []
+    names += [identity.anonymous.plan] if identity.anonymous else []
+    return [plans[name] for name in dict.fromkeys(names)]
 
 
 def _complain_of_nobody(identity: IdentityRules, keys: Keys, field: Field) -> None:

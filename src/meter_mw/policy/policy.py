@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from meter_mw.policy.addresses import TrustedProxies
     from meter_mw.policy.delivery import EventRules
     from meter_mw.policy.identity import KeyPlace
+    from meter_mw.policy.keyring import Keyring
     from meter_mw.policy.templates import Template
 
 
@@ -135,7 +136,7 @@ class IdentityRules:
     """Where keys are looked for, and what becomes of requests that have none, or an unknown one."""
 
     places: tuple[KeyPlace, ...]
-    secret: bytes = field(repr=False)
+    keyring: Keyring
     unknown: Unknown
     anonymous: Anonymous | None
     trusted_proxies: TrustedProxies
@@ -178,7 +179,10 @@ class Caller:
 
 @dataclass(frozen=True)
 class Policy:
-    """Everything that one `meter.yaml` decides."""
+    """Everything that one `meter.yaml` decides.
+
+    `keys` are by their pseudonyms under the oldest secret; `aliases` give that for those under later ones.
+    """
 
     service: str
     digest: str
@@ -202,6 +206,7 @@ class Policy:
     store_check: StoreCheck = StoreCheck.WARN
     speed: Speed = Speed.STRICT
     signals: SignalRules = field(default_factory=SignalRules)
+    aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: str = field(init=False)
     told_by_header: tuple[Meter, ...] = field(init=False)
     _matcher: Matcher[Route] = field(init=False, repr=False, compare=False)
@@ -226,6 +231,9 @@ class Policy:
         object.__setattr__(self, "_strangers", lru_cache(STRANGERS)(self._stranger))
         for key, entry in self.keys.items():
             self._callers[key] = self.caller(entry, key)
+        for alias, key in self.aliases.items():
+            # Limits of a key are kept under its first pseudonym, whichever its events have.
+            self._callers[alias] = replace(self._callers[key], key=alias)
 
     @property
     def quantities(self) -> tuple[str, ...]:

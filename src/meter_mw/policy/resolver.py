@@ -124,7 +124,7 @@ def _refers(node: Node) -> bool:
 
 def _check(entry: KeyEntry, policy: Policy) -> None:
     """Refuse what an entry of the policy could not have either; an operator's object may hold anything."""
-    rule = f"is not {SUBJECT_EXPECTED}, or begins with {' or '.join(PSEUDONYMS)}"
+    rule = f"is not {SUBJECT_EXPECTED}, or begins with {PSEUDONYMS}"
     account, plan, anchor, zone = entry.account, entry.plan, entry.anchor, entry.timezone
     faults = {
         f"a subject that {rule}": not is_subject(entry.subject),

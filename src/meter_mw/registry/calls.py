@@ -95,7 +95,7 @@ def read_call(service: str, field: str) -> Call:
 
 
 def page_call(service: str, cursor: int, prefix: str = "") -> Call:
-    """Give the call that reads some of the records whose fields begin with a prefix."""
+    """Give the call that reads some of the records whose fields begin so; a * in the prefix is anything."""
     matching = ("MATCH", f"{prefix}*") if prefix else ()
     return ("HSCAN", _records(service), cursor, *matching, "COUNT", _PAGE)
 

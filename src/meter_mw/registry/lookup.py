@@ -13,10 +13,9 @@ from meter_mw.stores.outage import Outage
 from meter_mw.stores.port import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from meter_mw.policy.policy import Policy
-    from meter_mw.policy.terms import KeyEntry
     from meter_mw.registry.calls import Asker, AsyncAsker
 
 
@@ -37,41 +36,45 @@ class Lookup:
         self._clock = clock
         self._outage = Outage("keys of the registry are served for a minute by what was last said of them")
 
-    def ask(self, key: str, store: Asker) -> KeyEntry | None:
-        """Ask and wait."""
+    def ask(self, key: str, store: Asker, others: tuple[str, ...] = ()) -> Known | None:
+        """Ask and wait; `others` are what else the key may be known by."""
         kept = self.recall.find(key, self._clock())
         if kept is None:
-            call = find_call(self._policy.service, key)
+            names = (key, *others)
+            calls = [find_call(self._policy.service, name) for name in names]
             try:
-                (reply,) = store.ask((call,), patience_us=self._policy.deadline_us)
+                replies = store.ask(calls, patience_us=self._policy.deadline_us)
             except StoreUnavailable as failure:
                 kept = self._remembered(key, failure)
             else:
-                kept = self._learned(key, reply)
+                kept = self._learned(names, replies)
         return _judged(kept[0], store.now_us())
 
-    async def aask(self, key: str, store: AsyncAsker) -> KeyEntry | None:
-        """Ask without holding up the event loop."""
+    async def aask(self, key: str, store: AsyncAsker, others: tuple[str, ...] = ()) -> Known | None:
+        """Ask without holding up the event loop; see `ask`."""
         kept = self.recall.find(key, self._clock())
         if kept is None:
-            call = find_call(self._policy.service, key)
+            names = (key, *others)
+            calls = [find_call(self._policy.service, name) for name in names]
             try:
-                (reply,) = await store.ask((call,), patience_us=self._policy.deadline_us)
+                replies = await store.ask(calls, patience_us=self._policy.deadline_us)
             except StoreUnavailable as failure:
                 kept = self._remembered(key, failure)
             else:
-                kept = self._learned(key, reply)
+                kept = self._learned(names, replies)
         return _judged(kept[0], store.now_us())
 
-    def _learned(self, key: str, reply: object) -> tuple[Known | None]:
+    def _learned(self, names: Sequence[str], replies: Sequence[object]) -> tuple[Known | None]:
+        """Read what is known under the first of several names that anything is known by."""
         self._outage.is_over()
-        records = found(reply)
         known = None
-        if records is not None:
-            of_key = read_key(key, records[0])
-            terms = read_terms(of_key.subject, records[1])
-            known = Known(of_key, entry(of_key.subject, terms, self._policy))
-        self.recall.keep(key, known, self._clock())
+        for name, records in zip(names, map(found, replies), strict=True):
+            if records is not None:
+                of_key = read_key(name, records[0])
+                terms = read_terms(of_key.subject, records[1])
+                known = Known(of_key, entry(of_key.subject, terms, self._policy))
+                break
+        self.recall.keep(names[0], known, self._clock())
         return (known,)
 
     def _remembered(self, key: str, failure: StoreUnavailable) -> tuple[Known | None]:
@@ -82,10 +85,10 @@ class Lookup:
         return kept
 
 
-def _judged(known: Known | None, now_us: int) -> KeyEntry | None:
+def _judged(known: Known | None, now_us: int) -> Known | None:
     if known is None:
         return None
     how = known.key.ended(now_us)
     if how is not None:
         raise Ended(f"the key {'was revoked' if how == 'revoked' else 'has expired'}")
-    return known.entry
+    return known

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from meter_mw.model import MeterError
-from meter_mw.policy.identity import pseudonym
+from meter_mw.policy.identity import is_pseudonym
 from meter_mw.policy.problems import quoted
 from meter_mw.registry import calls
 from meter_mw.registry.calls import Change
 from meter_mw.registry.records import (
-    KEY_PREFIX,
     Key,
     Terms,
     made,
@@ -54,7 +53,7 @@ class Office:
 
     def __init__(self, policy: Policy, store: Asker) -> None:
         self._service = policy.service
-        self._secret = policy.identity.secret
+        self._keyring = policy.identity.keyring
         self._store = store
 
     def now_us(self) -> int:
@@ -63,10 +62,10 @@ class Office:
 
     def entries(self, prefix: str = "") -> list[Entry]:
         """Give all keys by subject and age, or those whose id begins with a prefix."""
-        records = dict(self._records(KEY_PREFIX + prefix if prefix else ""))
+        records = dict(self._records(f"k*_{prefix}" if prefix else ""))
         found = []
         for name, record in records.items():
-            if name.startswith(KEY_PREFIX):
+            if is_pseudonym(name):
                 key = read_key(name, record)
                 terms = records.get(key.subject) or self._record(key.subject)
                 found.append(Entry(key, read_terms(key.subject, terms), (record, terms)))
@@ -74,11 +73,14 @@ class Office:
 
     def find(self, name: str) -> Entry:
         """Give the key that an id names, or the beginning of one, or a whole pseudonym."""
-        found = self.entries(name.removeprefix(KEY_PREFIX))
+        digits = name.partition("_")[2] if is_pseudonym(name) else name
+        found = [
+            each for each in self.entries(digits) if each.key.pseudonym.startswith(name) or name == digits
+        ]
         if not found:
             raise RegistryError(f"found no key {quoted(name)}; meter-mw keys list shows the ids")
         if len(found) > 1:
-            ids = ", ".join(each.key.pseudonym[len(KEY_PREFIX) :] for each in found[:_MOST_NAMED])
+            ids = ", ".join(each.key.pseudonym.partition("_")[2] for each in found[:_MOST_NAMED])
             raise RegistryError(f"found {len(found)} keys whose ids begin with {quoted(name)}: {ids}")
         return found[0]
 
@@ -143,7 +145,9 @@ class Office:
 
     def _made(self, subject: str, terms: Terms) -> tuple[Entry, Credential]:
         credential = made()
-        return Entry(Key(pseudonym(self._secret, credential), subject, self.now_us()), terms), credential
+        now_us = self.now_us()
+        name = self._keyring.at(now_us).pseudonym(credential)
+        return Entry(Key(name, subject, now_us), terms), credential
 
     def _changed(self, plan: Callable[[], tuple[T, list[Change]]]) -> T:
         """Make a change; where another came in between, plan it anew on what is there now."""

@@ -9,7 +9,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from meter_mw.model import MeterError
-from meter_mw.policy.identity import PSEUDONYMS, Credential
+from meter_mw.policy.identity import Credential
 from meter_mw.policy.problems import quoted
 from meter_mw.policy.resolver import entry_of
 from meter_mw.policy.sections.overrides import limits_met
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 PREFIX = "mk_"
 """What a key that is made here begins with, so that one that leaked is recognised."""
-
-KEY_PREFIX = PSEUDONYMS[0]
-"""What the pseudonym of a key begins with, and the name of no subject does."""
 
 ID_LENGTH = 12
 """Digits of a pseudonym that name its key to the operator."""
@@ -53,7 +50,12 @@ class Key:
     @property
     def id(self) -> str:
         """Give the name by which the operator speaks of it."""
-        return self.pseudonym[len(KEY_PREFIX) :][:ID_LENGTH]
+        return self.pseudonym.partition("_")[2][:ID_LENGTH]
+
+    @property
+    def secret(self) -> str:
+        """Give the id of the secret that its pseudonym was made under."""
+        return self.pseudonym.partition("_")[0]
 
     def ended(self, now_us: int) -> str | None:
         """Say how it ended, or None while it works."""

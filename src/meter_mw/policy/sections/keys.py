@@ -5,10 +5,10 @@ Rule 1: whatever stands in this section is not shown, as keys may stand in the w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
-from meter_mw.policy.identity import PSEUDONYMS, Credential, fault_of, pseudonym
+from meter_mw.policy.identity import PSEUDONYMS, Credential, fault_of, is_made_here
 from meter_mw.policy.problems import printable, quoted
 from meter_mw.policy.reading import Document, Field, Names
 from meter_mw.policy.sections.callables import read_callable
@@ -23,6 +23,7 @@ from meter_mw.quota import Cap
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from meter_mw.policy.keyring import Keyring
     from meter_mw.policy.policy import Resolver, Route
     from meter_mw.policy.terms import Plan
 
@@ -43,22 +44,26 @@ _TERMS = {name: _WRITTEN.get(name, name) for name in (each.name for each in fiel
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The listed keys by pseudonym, or the operator's own look-up, and whether keys are in the store too."""
+    """The listed keys by pseudonym, or the operator's own look-up, and whether keys are in the store too.
+
+    `entries` are by the pseudonym under the oldest secret; `aliases` give that for those under later ones.
+    """
 
     entries: Mapping[str, KeyEntry] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     resolver: Resolver | None = None
     registry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What keys refer to: the plans and routes of the policy, and its zone, store and secret."""
+    """What keys refer to: the plans and routes of the policy, and its zone, store and secrets."""
 
     plans: Mapping[str, Plan]
     routes: tuple[Route, ...]
     timezone: str
     store: str | None = field(repr=False)
-    secret: bytes = field(repr=False)
+    keyring: Keyring
 
     def zone(self, entry: KeyEntry) -> str:
         """Give the zone in which the caps of an entry count."""
@@ -77,7 +82,7 @@ def read_keys(keys: Field, terms: Terms) -> Keys:
     """Read the keys from wherever the policy says they are."""
     hidden = keys.as_private()
     if isinstance(hidden.node, Items):
-        return Keys(_entries(hidden, terms))
+        return _entries(hidden, terms)
     if not isinstance(hidden.node, Entries):
         hidden.reject(_EXPECTED)
         return Keys()
@@ -91,8 +96,8 @@ def read_keys(keys: Field, terms: Terms) -> Keys:
     if "resolver" in sources:
         is_zone("Etc/UTC")  # the zones are looked up now, and not when its first answer has one
         return Keys(resolver=read_callable(sources["resolver"]), registry=registry)
-    entries = _from_file(sources["file"], terms) if "file" in sources else {}
-    return Keys(entries, registry=registry)
+    found = _from_file(sources["file"], terms) if "file" in sources else Keys()
+    return replace(found, registry=registry)
 
 
 def _registry(field: Field, store: str | None) -> bool:
@@ -106,10 +111,10 @@ def _registry(field: Field, store: str | None) -> bool:
     return registry
 
 
-def _from_file(source: Field, terms: Terms) -> Mapping[str, KeyEntry]:
+def _from_file(source: Field, terms: Terms) -> Keys:
     text = source.location("the path of a file of keys")
     if text is None:
-        return {}
+        return Keys()
     document = source.document
     try:
         path = document.folder / text
@@ -120,15 +125,16 @@ def _from_file(source: Field, terms: Terms) -> Mapping[str, KeyEntry]:
         source.complain(
             f"found {source.found()}, which cannot be read: {printable(reason or 'no reason given')}"
         )
-        return {}
+        return Keys()
     label = "the file of keys" if source.is_hidden else printable(text if path.is_absolute() else str(path))
     inner = Document(label, path.parent, document.environ, document.problems)
     node = parse(data, inner.complain, private="")
-    return {} if node is None else _entries(Field(node, "", inner, private=True), terms)
+    return Keys() if node is None else _entries(Field(node, "", inner, private=True), terms)
 
 
-def _entries(keys: Field, terms: Terms) -> Mapping[str, KeyEntry]:
+def _entries(keys: Field, terms: Terms) -> Keys:
     found: dict[str, KeyEntry] = {}
+    aliases: dict[str, str] = {}
     paths: dict[str, str] = {}
     subjects: dict[str, tuple[KeyEntry, str]] = {}
     accounts: dict[str, tuple[KeyEntry, str]] = {}
@@ -137,7 +143,8 @@ def _entries(keys: Field, terms: Terms) -> Mapping[str, KeyEntry]:
         fields_of = item.section(_ENTRY)
         if fields_of is None:
             continue
-        key = _pseudonym(fields_of["key"], terms.secret) if "key" in fields_of else None
+        credential = _credential(fields_of["key"]) if "key" in fields_of else None
+        key = terms.keyring.oldest.pseudonym(credential) if credential is not None else None
         entry = _entry({name: each.as_shown() for name, each in fields_of.items()}, terms)
         if key is not None and key in paths:
             fields_of["key"].complain(f"this is the key of {paths[key]} again; one key has one entry")
@@ -146,10 +153,12 @@ def _entries(keys: Field, terms: Terms) -> Mapping[str, KeyEntry]:
         _complain_of_subject(item, entry, *subjects.setdefault(entry.subject, (entry, item.path)))
         if have_shared_caps and entry.account is not None:
             _complain_of_account(item, entry, *accounts.setdefault(entry.account, (entry, item.path)), terms)
-        if key is not None:
+        if credential is not None and key is not None:
             paths.setdefault(key, item.path)
             found.setdefault(key, entry)
-    return found
+            later = terms.keyring.others(terms.keyring.oldest)
+            aliases |= {secret.pseudonym(credential): key for secret in later}
+    return Keys(found, aliases)
 
 
 def _complain_of_subject(item: Field, entry: KeyEntry, first: KeyEntry, path: str) -> None:
@@ -171,7 +180,7 @@ def _complain_of_account(item: Field, entry: KeyEntry, first: KeyEntry, path: st
         )
 
 
-def _pseudonym(key: Field, secret: bytes) -> str | None:
+def _credential(key: Field) -> Credential | None:
     text = key.secret("a key by reference: ${ACME_KEY}")
     if text is None:
         return None
@@ -182,7 +191,7 @@ def _pseudonym(key: Field, secret: bytes) -> str | None:
     if fault is not None:
         key.complain(f"no request could carry this key: {fault.value}")
         return None
-    return pseudonym(secret, Credential(text))
+    return Credential(text)
 
 
 def _entry(found: dict[str, Field], terms: Terms) -> KeyEntry | None:
@@ -206,15 +215,15 @@ def is_subject(name: object) -> bool:
     """Say whether this can name a subject or an account, wherever it comes from."""
     if not isinstance(name, str) or len(name) > _LONGEST_SUBJECT:
         return False
-    return bool(name.strip()) and name.isprintable() and not name.startswith(PSEUDONYMS)
+    return bool(name.strip()) and name.isprintable() and not is_made_here(name)
 
 
 def _subject(field: Field) -> str | None:
     text = field.text(SUBJECT_EXPECTED, quotable=True)
     if text is None or is_subject(text):
         return text
-    if text.startswith(PSEUDONYMS):
-        field.reject("another name", because=f"which begins like a pseudonym ({' or '.join(PSEUDONYMS)})")
+    if is_made_here(text):
+        field.reject("another name", because=f"which begins like a pseudonym ({PSEUDONYMS})")
     else:
         field.reject(SUBJECT_EXPECTED)
     return None
