@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meter_mw.ledger.daily import begun, daily, firsts, hours_of_day, kept_since, keys_of, recorded
+from meter_mw.ledger.daily import daily, extent, firsts, hours_of_day, kept_since, keys_of, recorded
 from meter_mw.ledger.records import DAY_US, read
 from meter_mw.ledger.retention import Purged, Retention, advance, purge
 from meter_mw.ledger.spans import Span
@@ -83,9 +83,9 @@ def test_first_days_of_routes(sink: SqlSink, database: Database) -> None:
         ]
     )
     assert firsts(database, source=SOURCE) == [("acme", "read", MIDNIGHT_US + DAY_US)]
-    assert begun(database) == MIDNIGHT_US - DAY_US
-    assert begun(database, source=SOURCE) == MIDNIGHT_US
-    assert begun(database, source="urn:meter-mw:none") is None
+    assert extent(database) == (MIDNIGHT_US - DAY_US, MIDNIGHT_US + 2 * DAY_US)
+    assert extent(database, source=SOURCE) == (MIDNIGHT_US, MIDNIGHT_US + 2 * DAY_US)
+    assert extent(database, source="urn:meter-mw:none") is None
 
 
 def test_keys_and_hours_of_a_subject(sink: SqlSink, database: Database) -> None:

@@ -108,7 +108,7 @@ def test_reports_say_what_they_have_no_more(sink: SqlSink, database: Database) -
         usage_by(database, (), Span(NOW_US - DAY_US, NOW_US)),
     ):
         assert asked
-    with pytest.raises(Purged, match="keeps no older hours"):
+    with pytest.raises(Purged, match="keeps no older days"):
         sketches(database, Span(MIDNIGHT_US, NOW_US))
 
 

@@ -18,14 +18,20 @@ from meter_mw.ledger.retention import check_kept
 from meter_mw.ledger.rolling import MEASURES
 from meter_mw.ledger.sketches import quantile
 from meter_mw.ledger.spans import Span
-from meter_mw.ledger.summing import Only, check_names
-from meter_mw.ledger.tables import SUMS, events, limited_hours, sketch_hours, usage_days, usage_hours
+from meter_mw.ledger.summing import Only, check_names, within
+from meter_mw.ledger.tables import (
+    SUMS,
+    events,
+    limited_hours,
+    sketch_days,
+    sketch_hours,
+    usage_days,
+    usage_hours,
+)
 from meter_mw.model import REQUEST_EVENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from sqlalchemy import ColumnElement
 
     from meter_mw.ledger.database import Database
 
@@ -116,7 +122,9 @@ def limited_by(
     """Give how many requests each limit stopped on their way, by some of SERIES and, last, its name."""
     check_names(by)
     keys = [limited_hours.c[name] for name in (*by, "limited_by")]
-    asked = select(*keys, func.sum(limited_hours.c.events)).where(*_during(limited_hours, period, source))
+    asked = select(*keys, func.sum(limited_hours.c.events)).where(
+        within(limited_hours.c.hour_us, [period]), *Only(source=source).of(limited_hours)
+    )
     with database.reading() as connection:
         check_kept(connection, "hours", period)
         rows = connection.execute(asked.group_by(*keys).order_by(*keys)).all()
@@ -127,16 +135,20 @@ def sketches(
     database: Database, period: Span, *, measures: Sequence[str] = MEASURES, source: str | None = None
 ) -> list[Sketch]:
     """Give how durations and sizes are distributed, by route; the counts of two sketches may be added."""
-    table = sketch_hours.c
-    keys = (table.route, table.measure, table.bucket)
-    where = (*_during(sketch_hours, period, source), table.measure.in_(measures))
+    taken = pieces([hours_of(period)])
+    levels = (("days", sketch_days, taken.days), ("hours", sketch_hours, taken.hours))
+    only = Only(source=source)
     found: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
     with database.reading() as connection:
-        check_kept(connection, "hours", period)
-        for route, measure, bucket, answers in connection.execute(
-            select(*keys, func.sum(table.answers)).where(*where).group_by(*keys)
-        ):
-            found[route, measure][bucket] += int(answers)
+        for grain, table, runs in levels:
+            if not runs:
+                continue
+            check_kept(connection, grain, runs[0])
+            moment, keys = next(iter(table.primary_key)), (table.c.route, table.c.measure, table.c.bucket)
+            where = (within(moment, runs), table.c.measure.in_(measures), *only.of(table))
+            asked = select(*keys, func.sum(table.c.answers)).where(*where).group_by(*keys)
+            for route, measure, bucket, answers in connection.execute(asked):
+                found[route, measure][bucket] += int(answers)
     return [Sketch(*key, counts) for key, counts in sorted(found.items())]
 
 
@@ -177,11 +189,6 @@ def busiest_now(database: Database, by: str, span: Span, *, source: str | None =
 def hours_of(period: Span) -> Span:
     """Give the hours of UTC that begin in a period."""
     return Span(*(-(-moment // HOUR_US) * HOUR_US for moment in (period.start_us, period.end_us)))
-
-
-def _during(table: Any, period: Span, source: str | None) -> list[ColumnElement[bool]]:
-    within = [table.c.hour_us >= period.start_us, table.c.hour_us < period.end_us]
-    return within if source is None else [*within, table.c.source == source]
 
 
 def _outcomes(key: Mapping[str, str], told: Mapping[str, int]) -> Outcomes:

@@ -13,6 +13,7 @@ from meter_mw.ledger.tables import (
     limited_hours,
     quantity_days,
     quantity_hours,
+    sketch_days,
     sketch_hours,
     usage_days,
     usage_hours,
@@ -67,6 +68,7 @@ def rolled_up(records: Iterable[Record]) -> Mapping[Table, Sequence[Row]]:
         sketch_hours: _counted(sketches),
         usage_days: _rows(_by_day(usage)),
         quantity_days: _counted(_counts_by_day(further)),
+        sketch_days: _counted(_counts_by_day(sketches)),
     }
 
 

@@ -53,7 +53,7 @@ class Only:
     def at(self, column: ColumnElement[Any], runs: Sequence[Span], length_us: int) -> ColumnElement[bool]:
         """Give the condition on the time of a roll-up: a key of its own for each where few rows are meant."""
         if self.subjects is None:
-            return _within(column, runs)
+            return within(column, runs)
         listed: Any = bindparam(None, moments(runs, length_us), expanding=True, literal_execute=True)
         return column.in_(listed)
 
@@ -156,5 +156,6 @@ def _told(rows: Iterable[Any], many: int, fields: Sequence[str] | None) -> Itera
                 yield Sum(start_us, key, field, int(units))
 
 
-def _within(column: ColumnElement[Any], runs: Sequence[Span]) -> ColumnElement[bool]:
+def within(column: ColumnElement[Any], runs: Sequence[Span]) -> ColumnElement[bool]:
+    """Give the condition that a time lies in one of some runs, of which there is one at least."""
     return or_(*((column >= run.start_us) & (column < run.end_us) for run in runs))

@@ -114,18 +114,24 @@ quantity_days = _rolled_up("meter_quantity_days", "day_us", "field", sums=("unit
 limited_hours = _rolled_up("meter_limited_hours", "hour_us", "limited_by", sums=("events",))
 """By the name of a limit, how many requests it stopped on their way."""
 
-sketch_hours = Table(
-    "meter_sketch_hours",
-    metadata,
-    Column("hour_us", BigInteger, primary_key=True, autoincrement=False),
-    *(Column(each, Text, primary_key=True) for each in ("source", "route", "measure")),
-    Column("bucket", Integer, primary_key=True, autoincrement=False),
-    Column("answers", BigInteger, nullable=False),
-    sqlite_with_rowid=False,
-)
+
+def _sketched(name: str, moment: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column(moment, BigInteger, primary_key=True, autoincrement=False),
+        *(Column(each, Text, primary_key=True) for each in ("source", "route", "measure")),
+        Column("bucket", Integer, primary_key=True, autoincrement=False),
+        Column("answers", BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+
+
+sketch_hours = _sketched("meter_sketch_hours", "hour_us")
+sketch_days = _sketched("meter_sketch_days", "day_us")
 """How many answers had a duration or size (`measure`) in a bucket of `sketches`."""
 
 EVENT_GRAIN = (events, quantities)
 HOUR_GRAIN = (usage_hours, quantity_hours, limited_hours, sketch_hours)
-DAY_GRAIN = (usage_days, quantity_days)
+DAY_GRAIN = (usage_days, quantity_days, sketch_days)
 ROLLED_UP = (*HOUR_GRAIN, *DAY_GRAIN)
