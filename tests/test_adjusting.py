@@ -234,7 +234,7 @@ def test_a_correction_that_no_disk_takes_is_not_called_recorded(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["meter_mw.cli.adjust"], "_PATIENCE", 0.2)
+    monkeypatch.setattr(sys.modules["meter_mw.cli.recording"], "_PATIENCE", 0.2)
     monkeypatch.setattr(os, "posix_fallocate", fail)
     result = run(recorded["id"], "requests=-1", "--why", "goodwill")
     assert (result.exit_code, result.stdout) == (1, "")

@@ -16,6 +16,7 @@ from meter_mw.cli.keys import keys
 from meter_mw.cli.parked import parked
 from meter_mw.cli.price import price
 from meter_mw.cli.reconcile import reconcile
+from meter_mw.cli.signals import signals
 from meter_mw.cli.top import top
 from meter_mw.cli.usage import usage
 
@@ -43,5 +44,6 @@ main.add_command(keys)
 main.add_command(parked)
 main.add_command(price)
 main.add_command(reconcile)
+main.add_command(signals)
 main.add_command(top)
 main.add_command(usage)

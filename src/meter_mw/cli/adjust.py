@@ -14,9 +14,9 @@ from meter_mw.adjusting import AdjustmentError, Recorded, adjustment, parse_chan
 from meter_mw.audit.proofs import is_of, mentions
 from meter_mw.cli import policies
 from meter_mw.cli.policies import refuse
-from meter_mw.cli.who import refuse_strangers, user
+from meter_mw.cli.recording import record
+from meter_mw.cli.who import user
 from meter_mw.events import encode
-from meter_mw.journal import Journal, JournalError
 from meter_mw.rids import new_rid
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from meter_mw.policy.policy import Policy
 
 _LONGEST_REASON = 500
-_PATIENCE = 5.0
-"""Seconds within which the disk has to have a correction."""
 
 
 @click.command()
@@ -75,9 +73,7 @@ def adjust(
     if dry_run:
         _show(encoded, "not recorded (--dry-run)")
         return
-    refuse_strangers(rules.events.journal)
-    journal = Journal(rules.events.journal, rules.source, sealing=policies.sealer(rules))
-    _record(journal, encoded)
+    record(rules, [encoded])
     _show(encoded, "recorded; the forwarder brings it to the sinks")
 
 
@@ -116,16 +112,6 @@ def _correction(
         reason=why[:_LONGEST_REASON],
         by=by or user(),
     )
-
-
-def _record(journal: Journal, payload: bytes) -> None:
-    try:
-        is_recorded = journal.wait(journal.append(payload), _PATIENCE)
-    except JournalError as error:
-        refuse(f"not recorded: {error}")
-    journal.close()
-    if not is_recorded:
-        refuse(f"not recorded, or not durably: {journal.directory} takes no events")
 
 
 def _microseconds(time_of_event: str) -> int:

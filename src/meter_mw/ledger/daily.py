@@ -106,11 +106,13 @@ def kept_since(database: Database, stock: str) -> int | None:
     return None if since_us == ALWAYS_US else since_us
 
 
-def begun(database: Database, *, source: str | None = None) -> int | None:
-    """Give the first day of UTC that the ledger has anything of."""
-    asked = select(func.min(usage_days.c.day_us)).where(*Only(None, source).of(usage_days))
+def extent(database: Database, *, source: str | None = None) -> tuple[int, int] | None:
+    """Give the first and the last day of UTC that the ledger has anything of."""
+    day = usage_days.c.day_us
+    asked = select(func.min(day), func.max(day)).where(*Only(None, source).of(usage_days))
     with database.reading() as connection:
-        return connection.scalar(asked)
+        first, last = connection.execute(asked).one()
+    return None if first is None else (int(first), int(last))
 
 
 def keys_of(database: Database, subject: str, span: Span, *, source: str | None = None) -> Mapping[str, int]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from meter_mw.ledger.database import Database
+    from meter_mw.periods import Calendar
     from meter_mw.policy.policy import Caller, Policy
     from meter_mw.policy.terms import Limit
 
@@ -63,7 +64,13 @@ def cap_uses(
     used = _used(database, policy.source, range(first, days.stop))
     return {
         caller.subject: [
-            _use(limit, quota, policy, caller, used.get((caller.subject, limit.meter.field), {}), days)
+            _use(
+                limit,
+                quota,
+                calendar(quota.period, caller.timezone, caller.anchor, policy.week_start),
+                used.get((caller.subject, limit.meter.field), {}),
+                days,
+            )
             for limit, quota in limits
         ]
         for caller, limits in capped.items()
@@ -87,15 +94,12 @@ def _used(database: Database, source: str, days: range) -> Used:
     return found
 
 
-def _use(
-    limit: Limit, quota: Cap, policy: Policy, caller: Caller, used: Mapping[int, int], days: range
-) -> CapUse:
-    windows = calendar(quota.period, caller.timezone, caller.anchor, policy.week_start).windows
+def _use(limit: Limit, quota: Cap, periods: Calendar, used: Mapping[int, int], days: range) -> CapUse:
     levels: dict[int, int] = {}
     period, units = 0, 0
     for day in range(days.start - LONGEST[quota.period], days.stop):
         noon = datetime.combine(date.fromordinal(day), time(12), UTC)
-        begun = windows(int(noon.timestamp()) * 1_000_000)[1]
+        begun = periods.windows(int(noon.timestamp()) * 1_000_000)[1]
         units = used.get(day, 0) + (units if begun == period else 0)
         period = begun
         levels[day] = units

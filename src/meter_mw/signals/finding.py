@@ -115,9 +115,7 @@ def _uptakes(evidence: Evidence, days: range, rules: SignalRules) -> Iterator[Si
             yield _signal(uptake.subject, Kind.NEW_ROUTE, *taken, uptake.route)
 
 
-def _onsets(
-    look: Callable[[int], Found | None], days: range, quiet: int
-) -> Iterator[tuple[int, Found]]:
+def _onsets(look: Callable[[int], Found | None], days: range, quiet: int) -> Iterator[tuple[int, Found]]:
     """Give the days on which something is found that was not in the quiet days before."""
     last: int | None = None
     for day in range(days.start - quiet, days.stop):

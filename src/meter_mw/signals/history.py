@@ -18,7 +18,8 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set
+    from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from meter_mw.policy.signals import SignalRules
 
@@ -106,7 +107,7 @@ class History:
             self._usual[latest] = self.of_weekday(latest, self.holidays)
         return self._usual[latest]
 
-    def of_weekday(self, latest: int, holidays: Set[int]) -> Usual | None:
+    def of_weekday(self, latest: int, holidays: AbstractSet[int]) -> Usual | None:
         """Give what was usual on a weekday up to, and with, a day; holidays are left out."""
         first, calls = self.first, self._calls
         counted = [

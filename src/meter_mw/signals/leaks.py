@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from meter_mw.signals.signal import Figure
-
-_K = TypeVar("_K", int, str)
 
 _MOST = 0.9
 """The part of the rise that one key makes alone, where others called before too."""
@@ -93,6 +91,6 @@ def _rare_hours(hours: Mapping[int, int]) -> list[int]:
     return [hour for hour in range(24) if hours.get(hour, 0) < _RARE * total]
 
 
-def _apart(then: Mapping[_K, int], before: Mapping[_K, int]) -> float:
+def _apart(then: Mapping[str, int], before: Mapping[str, int]) -> float:
     a, b = sum(then.values()), sum(before.values())
     return sum(abs(then.get(each, 0) / a - before.get(each, 0) / b) for each in {*then, *before}) / 2

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meter_mw.ledger.daily import begun, daily, firsts, hours_of_day, kept_since, keys_of
+from meter_mw.ledger.daily import daily, extent, firsts, hours_of_day, kept_since, keys_of
 from meter_mw.ledger.retention import Purged
 from meter_mw.ledger.spans import Span
 from meter_mw.policy.signals import Kind
@@ -49,9 +49,7 @@ def look(
     return [_seen(database, policy.source, each) if each.kind is Kind.SPIKE else each for each in found]
 
 
-def gathered(
-    database: Database, policy: Policy, entries: Mapping[str, KeyEntry], days: range
-) -> Evidence:
+def gathered(database: Database, policy: Policy, entries: Mapping[str, KeyEntry], days: range) -> Evidence:
     """Give all that the signals of some days are found in. Raises the errors of the ledger."""
     rules, source = policy.signals, policy.source
     back = 7 * rules.weeks + LONGEST_QUIET + 2 * rules.drop_days + _FORERUN
@@ -67,11 +65,11 @@ def gathered(
     if Kind.PRESSURE not in rules.off:
         looked_at = range(max(since, days.start - 2 * MONTH), days.stop)
         caps = cap_uses(database, policy, callers, looked_at, since=whole)
-    start_us = begun(database, source=source)
+    known = extent(database, source=source)
     return Evidence(
         histories,
         since,
-        since if start_us is None else day_of(start_us),
+        since if known is None else day_of(known[0]),
         _first_days(served),
         caps,
         _uptakes(database, source, served, days),

@@ -70,9 +70,7 @@ def silence(history: History, day: int, common: Mapping[int, float]) -> Found | 
     if gap < rules.silence_days or sum(history.calls(each) > 0 for each in before) < _LEAST_ACTIVE:
         return None
     longest = _longest_gap(history, before)
-    missed = [
-        _usual(history, each, begun, min(1.0, common.get(each, 1.0))) for each in range(begun, day + 1)
-    ]
+    missed = [_usual(history, each, begun, min(1.0, common.get(each, 1.0))) for each in range(begun, day + 1)]
     busiest = max((each.expected for each in missed if each is not None), default=0.0)
     missing = sum(
         each.expected
