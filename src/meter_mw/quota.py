@@ -248,8 +248,14 @@ def arrival(state: Span, rate: Rate, now_us: int) -> Span:
 
 def conforms(state: Span, rate: Rate, now_us: int, need: Span) -> bool:
     """Say whether `need`, the time that some units take, fits the rate now; nothing always fits."""
-    room = rate.size(rate.tolerance) - rate.backlog(arrival(state, rate, now_us), now_us)
-    return rate.size(need) <= max(0, room)
+    return has_room(arrival(state, rate, now_us), rate, now_us, need)
+
+
+def has_room(arrival: Span, rate: Rate, now_us: int, need: Span) -> bool:
+    """Say whether `need` fits beside a theoretical arrival that is as of now."""
+    return need == AT_REST or plus(Span(arrival.whole - now_us, arrival.part), need, rate.denominator) <= (
+        rate.tolerance
+    )
 
 
 def charged(state: Span, rate: Rate, now_us: int, span: Span) -> Span:
@@ -300,9 +306,9 @@ def standing(used: Used, windows: Windows, now_us: int) -> Used:
     moment = max(used.start_us, now_us)
     for opening, closing in itertools.pairwise(windows):
         if opening <= moment < closing:
-            if now_us < used.until_us:
-                return used._replace(until_us=closing)
-            return Used(opening, closing)
+            if now_us >= used.until_us:
+                return Used(opening, closing)
+            return used if closing == used.until_us else used._replace(until_us=closing)
     return used
 
 

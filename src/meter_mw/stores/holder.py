@@ -17,7 +17,7 @@ from meter_mw.quota import (
     beyond,
     booked,
     closing_of,
-    conforms,
+    has_room,
     penalised,
     plus,
     recounted,
@@ -140,7 +140,7 @@ class Holder:
             take = need if charge.take == charge.need else quota.span(charge.take)
             if held:
                 need, take = beyond(need, held.span, quota), beyond(take, held.span, quota)
-            return RateAsk(charge, quota, state, held, need, take, conforms(state, quota, now_us, need))
+            return RateAsk(charge, quota, state, held, need, take, has_room(state, quota, now_us, need))
         used = self.counts.get(charge.id, _UNUSED)
         room = (quota.most if isinstance(quota, Cap) else quota.units) - used.used
         if charge.windows is not None:
