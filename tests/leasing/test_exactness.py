@@ -29,7 +29,7 @@ def arrivals(chance: random.Random, per_second: list[float]) -> list[int]:
     return [poisson(chance, each / 1_000) for each in per_second]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_no_kill_and_no_refund_makes_a_count_wrong(data: st.DataObject) -> None:
     """What is recorded never passes the cap, and in the end the store has counted just that."""
@@ -62,9 +62,18 @@ def test_no_kill_and_no_refund_makes_a_count_wrong(data: st.DataObject) -> None:
     assert reading.state.part == world.charged * take <= units
 
 
-@pytest.mark.parametrize("per_second", [1_000, 3_000, 12_000])
-@pytest.mark.parametrize("shares", [(0.25, 0.25, 0.25, 0.25), (0.9, 0.06, 0.03, 0.01)])
-@pytest.mark.parametrize("speed", [Speed.AUTO, Speed.LEASED])
+EVEN, UNEVEN = (0.25, 0.25, 0.25, 0.25), (0.9, 0.06, 0.03, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("per_second", "shares", "speed"),
+    [
+        (1_000, EVEN, Speed.AUTO),
+        (3_000, EVEN, Speed.LEASED),
+        (3_000, UNEVEN, Speed.AUTO),
+        (12_000, UNEVEN, Speed.LEASED),
+    ],
+)
 def test_the_last_units_are_given_one_by_one(
     per_second: int, shares: tuple[float, ...], speed: Speed
 ) -> None:
@@ -97,12 +106,12 @@ def test_a_burst_grows_by_what_is_lent_at_most(per_second: int) -> None:
     world = World((rate(sustained, burst),), PROCESSES, seed=1)
     chance = random.Random(per_second)
     admitted: deque[int] = deque([0])
-    for step in range(6_000):
+    for step in range(4_000):
         pace = 0.0 if step // 1_000 % 2 else per_second / PROCESSES
         world.pass_a_step(arrivals(chance, [pace] * PROCESSES), 5_000)
         admitted.append(world.admitted)
     assert world.strict < world.admitted
     most = burst + PROCESSES * (burst // 16)
-    for span in (1, 10, 100, 1_000, 3_000):
+    for span in (1, 10, 100, 1_000):
         found = max(admitted[at + span] - admitted[at] for at in range(len(admitted) - span))
         assert found <= most + sustained * span / 1_000 + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from meter_mw.stores.memory import MemoryStore
 from meter_mw.stores.port import Admit, Reading, Settle
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from meter_mw.stores.port import Charge
 
 CHARGES = (cap(1_000_000), rate(10_000, 100_000))
@@ -151,6 +154,15 @@ def test_what_is_in_flight_may_be_of_another_grant_later() -> None:
     assert booked(lease.settle()) == [2]
 
 
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Have threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
 @given(st.lists(st.integers(0, 50_000), min_size=1, max_size=40), st.integers(1, 3))
 def test_figures_are_what_the_store_would_have_said(gaps_us: list[int], take: int) -> None:
     """A request of a lease stands as one that the store admitted by itself, if nobody else comes.
@@ -247,6 +259,7 @@ def test_auto_waits_for_demand() -> None:
     assert wanted == [pool]
 
 
+@pytest.mark.usefixtures("hasty")
 def test_threads_take_each_request_once() -> None:
     pool, _ = a_pool()
     grant = a_grant(20_000)

@@ -120,8 +120,8 @@ class Lessor:
 
     def flush(self, timeout: float) -> bool:
         """Have all leases returned, within `timeout` seconds; say whether nothing unused is out any more."""
-        if self._thread is None:
-            return True
+        if self._thread is None or self._stopping:
+            return self._lending.is_back
         with self._turned:
             self._recalls += 1
             number = self._recalls
