@@ -75,7 +75,8 @@ def _compare(wanted: argparse.Namespace) -> None:
     print(full, end="\n\n")
     print(short)
     if wanted.update is not None:
-        _put(wanted.update / "README.md", f"Measured {described}.\n\n{short}")
+        if short:
+            _put(wanted.update / "README.md", f"Measured {described}.\n\n{short}")
         _put(wanted.update / "docs" / "performance.md", full)
         from bench import plots  # noqa: PLC0415 - matplotlib takes a second to load
 

@@ -48,11 +48,12 @@ class Effort:
     exact: admitted.Effort
     admissions: int
     subjects: int
+    subjects_s: float
     residents: int
 
 
 THOROUGH = Effort(
-    in_process=inprocess.Effort(9, 100, 256, seconds=12, least=3),
+    in_process=inprocess.Effort(9, 100, 256, seconds=10, least=3),
     busy=paced.Effort(3, 800),
     by_servers=servers.Effort(3, 200, 1_200, seconds=60, least=2),
     crowded=servers.Effort(2, 200, 1_200, seconds=20),
@@ -61,6 +62,7 @@ THOROUGH = Effort(
     exact=admitted.EXACT,
     admissions=20_000,
     subjects=1_000_000,
+    subjects_s=60,
     residents=20_000,
 )
 QUICK = Effort(
@@ -73,6 +75,7 @@ QUICK = Effort(
     exact=admitted.Effort(100, 16, 120),
     admissions=64,
     subjects=2_000,
+    subjects_s=10,
     residents=200,
 )
 
@@ -196,7 +199,9 @@ def _memory(wanted: Wanted, results: Results) -> None:
         results.server_us[number] = store_cost.server_us(
             stores.setting(stores.tcp, number), effort.admissions
         )
-    results.bytes = store_cost.bytes_per_subject(stores.setting(stores.tcp), effort.subjects)
+    results.bytes = store_cost.bytes_per_subject(
+        stores.setting(stores.tcp), effort.subjects, effort.subjects_s
+    )
     contenders = [one(name, "Starlette") for name in _RESIDENT if wanted.has(name)]
     settings = [
         replace(stores.setting(store), folder=folder / store.name) for store in (stores.memory, stores.tcp)

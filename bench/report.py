@@ -42,7 +42,7 @@ def introduction(contenders: list[Contender], machine: str) -> str:
 
 
 def summary(results: Results, contenders: list[Contender]) -> str:
-    """Give the few figures that matter: Redis, 3 limits."""
+    """Give the few figures that matter: Redis, 3 limits; nothing where that was not measured."""
     setting = results.stores.setting(results.stores.tcp)
     rows = [
         [
@@ -59,7 +59,7 @@ def summary(results: Results, contenders: list[Contender]) -> str:
     ]
     heads = ["Redis, 3 limits", "µs added", "CPU µs added", "round trips", f"at {PACE:,}/s of one key"]
     heads += ["requests/s, of the bare app's", f"admitted of {HAMMERED.limit:,}"]
-    return _grid(heads, rows)
+    return _grid(heads, rows) if rows else ""
 
 
 def sections(results: Results, contenders: list[Contender]) -> Iterator[str]:

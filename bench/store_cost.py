@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,8 +61,11 @@ def server_us(setting: Setting, admissions: int) -> float:
     return asked.scripts_us / asked.scripts
 
 
-def bytes_per_subject(setting: Setting, subjects: int) -> Bytes:
-    """Admit one request of each subject, and see what that takes."""
+def bytes_per_subject(setting: Setting, subjects: int, seconds: float) -> Bytes:
+    """Admit one request of each subject, and see what that takes.
+
+    After `seconds` it is told of as many as there are by then.
+    """
     url, half = str(setting.redis), subjects // 2
     with Witness(url) as witness:
         witness.forget_all()
@@ -68,7 +73,8 @@ def bytes_per_subject(setting: Setting, subjects: int) -> Bytes:
         empty = witness.used_bytes()
         spawned = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(2, mp_context=spawned) as pool:
-            list(pool.map(_admit, [setting] * 2, [0, half], [half, subjects - half]))
+            halves = [0, half], [half, subjects - half], [seconds] * 2
+            subjects = sum(pool.map(_admit, [setting] * 2, *halves))
         remembered = witness.used_bytes() - empty
         _forget_the_passing(url)
         at_rest = witness.used_bytes() - empty
@@ -76,19 +82,25 @@ def bytes_per_subject(setting: Setting, subjects: int) -> Bytes:
     return Bytes(subjects, at_rest / subjects, remembered / subjects)
 
 
-def _admit(setting: Setting, first: int, count: int) -> None:
-    """Admit one request of each of `count` subjects."""
+def _admit(setting: Setting, first: int, count: int, seconds: float = math.inf) -> int:
+    """Admit one request of each of `count` subjects; give how many those were when the time was over."""
+    end = time.monotonic() + seconds
     loaded = load(policy(setting))
     caller = loaded.stranger("somebody")
     lines = tuple(Line(limit, 1, 1) for limit in caller.plan.limits)
     store = open_store(str(setting.redis))
     charges = charges_of(loaded, lines, caller, store.now_us())
+    done = 0
     for begin in range(first, first + count, _BATCH):
+        if time.monotonic() > end:
+            break
         commands = list(_commands(charges, begin, min(first + count, begin + _BATCH), store.now_us()))
         for told in store.admit_many(commands, patience_us=_PATIENCE_US):
             if not isinstance(told, Tally) or told.verdict is not Verdict.ADMITTED:
                 raise RuntimeError(f"a store with nothing in it did not admit: {told!r}")
+        done += len(commands)
     store.close()
+    return done
 
 
 def _commands(charges: tuple[Charge, ...], begin: int, end: int, now_us: int) -> Iterator[Admit]:

@@ -72,6 +72,7 @@ def test_the_floor_is_a_call_of_its_own(results: Results) -> None:
 def test_what_was_not_measured_is_neither_met_nor_missed(results: Results) -> None:
     """An empty run says so of every target."""
     asked = targets(results)
+    assert report.summary(results, list(ALL)) == ""
     assert {each.met for each in asked} == {None}
     assert report.target_table(asked).count("not measured") == len(asked) >= 20
 

@@ -110,7 +110,8 @@ def test_a_busy_key_is_lent_to(server: Served, tmp_path: Path) -> None:
 def test_what_a_decision_costs_redis(server: Served, tmp_path: Path) -> None:
     """Its time, and its memory: less at rest than while the last request is remembered."""
     assert store_cost.server_us(setting(server, tmp_path), 64) > 0
-    found = store_cost.bytes_per_subject(setting(server, tmp_path), 2_000)
+    found = store_cost.bytes_per_subject(setting(server, tmp_path), 2_000, 60)
+    assert found.subjects == 2_000
     assert 50 < found.at_rest <= found.remembered < 2_000
 
 
