@@ -43,7 +43,7 @@ class SignalRules:
     least: int = 50
     drop_share: float = 0.5
     """The part of what was expected that is missing."""
-    drop_days: int = 5
+    drop_days: int = 7
     """Days that are added up."""
     silence_days: int = 3
     spike_times: float = 3.0

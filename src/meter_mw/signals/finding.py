@@ -74,8 +74,10 @@ def _of_subject(
     history: History, days: range, crowd: Mapping[int, float], wrong: Mapping[int, float]
 ) -> Iterator[Signal]:
     def falls(day: int) -> Found | None:
-        """Leave what is silent to silence."""
-        return None if silence(history, day, crowd) else drop(history, day, crowd)
+        """Leave what is silent, or was in the days that are added up, to silence."""
+        found = drop(history, day, crowd)
+        days = range(day - history.rules.drop_days, day + 1)
+        return None if found and any(silence(history, each, crowd) for each in days) else found
 
     looks: Mapping[Kind, Callable[[int], Found | None]] = {
         Kind.DROP: falls,

@@ -6,13 +6,14 @@ or None where it is within. `common` is how the days were for most subjects.
 
 from __future__ import annotations
 
+from itertools import islice
 from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from meter_mw.signals.signal import score
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from meter_mw.signals.history import History, Usual
     from meter_mw.signals.signal import Figure
@@ -27,6 +28,11 @@ _LEAST_ACTIVE = 5
 """Active days in the weeks before, without which no silence is told."""
 
 
+_WEEK = 7
+_MOST_DAYS = 28
+"""Holidays that are left out before a drop is no longer looked for."""
+
+
 class Found(NamedTuple):
     """A threshold that was reached: by how much, and the figures."""
 
@@ -37,7 +43,7 @@ class Found(NamedTuple):
 def drop(history: History, day: int, common: Mapping[int, float]) -> Found | None:
     """Say how much is missing from the calls of the last days, together."""
     rules = history.rules
-    days = [each for each in range(day - rules.drop_days + 1, day + 1) if each not in history.holidays]
+    days = _working(history, day, rules.drop_days)
     if day not in days or _is_usual(history, day, days[0]):
         return None
     usual = [_usual(history, each, days[0], min(1.0, common.get(each, 1.0))) for each in days]
@@ -48,9 +54,10 @@ def drop(history: History, day: int, common: Mapping[int, float]) -> Found | Non
     spread = sqrt(sum(each.spread**2 for each in sure) + (_LEVEL * expected) ** 2)
     calls = sum(map(history.calls, days))
     missing = expected - calls
+    whole = len(days) / _WEEK * sum(each.expected for each in _week(history, day, days[0]))
     reached = (
         missing / rules.least,
-        missing / (rules.drop_share * expected) if expected else 0.0,
+        missing / (rules.drop_share * max(expected, whole)) if expected else 0.0,
         missing / spread / rules.deviations,
     )
     if min(reached) < 1:
@@ -115,6 +122,20 @@ def _usual(history: History, day: int, before: int, factor: float) -> Usual | No
     return None if usual is None else usual.times(factor)
 
 
+def _working(history: History, day: int, many: int) -> list[int]:
+    """Give the last so many days up to one, holidays left out, in their order."""
+    days = (each for each in range(day, day - many - _MOST_DAYS, -1) if each not in history.holidays)
+    return list(islice(days, many))[::-1]
+
+
+def _week(history: History, day: int, before: int) -> Iterator[Usual]:
+    """Give what is usual on each weekday: few days may be all weekends, or none."""
+    for each in range(day - _WEEK + 1, day + 1):
+        usual = history.usual(each, min(each, before))
+        if usual is not None:
+            yield usual
+
+
 def _is_usual(history: History, day: int, before: int) -> bool:
     """Say whether as much was called as expected, so that whatever was missing is back."""
     usual = history.usual(day, before)
@@ -134,7 +155,7 @@ def _gap(history: History, day: int) -> int:
 def _longest_gap(history: History, days: range) -> int:
     longest = current = 0
     for day in days:
-        if history.first is None or day < history.first:
+        if history.first is None or day < history.first or day in history.holidays:
             continue
         current = 0 if history.calls(day) else current + 1
         longest = max(longest, current)
