@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from meter_mw.model import (
     ADJUSTMENT_EVENT,
+    BILLING_THRESHOLD_EVENT,
     ERASURE_EVENT,
     REQUEST_EVENT,
+    SIGNAL_EVENT,
     THRESHOLD_EVENT,
     WINDOW_EVENT,
 )
@@ -41,8 +43,9 @@ class Recorded:
 
 _R, _T, _A = REQUEST_EVENT, THRESHOLD_EVENT, ADJUSTMENT_EVENT
 _W, _E = WINDOW_EVENT, ERASURE_EVENT
+_B, _S = BILLING_THRESHOLD_EVENT, SIGNAL_EVENT.format("*")
 _USAGE = (_R, _A, _W)
-_EVERY = (_R, _T, _A, _W, _E)
+_EVERY = (_R, _T, _A, _W, _B, _S, _E)
 
 ENVELOPE = (
     Recorded("specversion", "the form of the event (CloudEvents 1.0)", _EVERY),
@@ -67,13 +70,13 @@ DATA = (
     Recorded("route", "the name of the policy's route, never the path itself", (_R, _A)),
     Recorded("method", "the method of the request", (_R, _A)),
     Recorded("status", "the status of the response", (_R,)),
-    Recorded("plan", "the terms that hold", (_R, _T, _A)),
+    Recorded("plan", "the terms that hold", (_R, _T, _A, _B)),
     Recorded("key", "which key of a subject it was: a pseudonym", (_R, _T, _A), personal=True),
     Recorded(
         "account", "who shares limits and the bill: a name by the operator", (_R, _T, _A), personal=True
     ),
     Recorded("duration_us", "how long the request took", (_R,)),
-    Recorded("policy", "which version of the policy decided", (_R, _T, _A, _E)),
+    Recorded("policy", "which version of the policy decided", (_R, _T, _A, _B, _S, _E)),
     Recorded("charged", "that a request costs nothing", (_R,)),
     Recorded("overage", "units beyond what a limit includes, by limit", (_R,)),
     Recorded("limited_by", "which limits stopped it on its way", (_R,)),
@@ -88,14 +91,23 @@ DATA = (
     ),
     Recorded("limit", "which limit's threshold was reached", (_T,)),
     Recorded("meter", "what that limit counts", (_T,)),
-    Recorded("threshold", "the units that were reached", (_T,)),
+    Recorded("threshold", "the units, or the amount, that were reached", (_T, _B)),
     Recorded("cap", "the units of the limit", (_T,)),
-    Recorded("period", "the period of the limit", (_T,)),
+    Recorded("period", "the period of the limit or of the bill", (_T, _B)),
     Recorded("since_us", "when that period began", (_T,)),
     Recorded("scope", "who shares the limit", (_T,)),
     Recorded("reason", "why an operator corrected an event, in his words", (_A,)),
     Recorded("by", "which operator did so", (_A, _E), personal=True),
     Recorded("window", "the span of time that a record sums up, and of how many events", (_W,)),
+    Recorded("of", "what of a bill has reached an amount", (_B,)),
+    Recorded("found", "how much it was then", (_B,)),
+    Recorded("currency", "the currency of the amount", (_B,)),
+    Recorded("since", "the first day of the bill", (_B,)),
+    Recorded("until", "the day on which it ends", (_B,)),
+    Recorded("day", "the day on which a change in usage was seen", (_S,)),
+    Recorded("about", "the route or the limit that it is about", (_S,)),
+    Recorded("score", "how unusual it is", (_S,)),
+    Recorded("evidence", "the sums and shares by which it was seen", (_S,)),
     Recorded("secret", "which secret the name of an erased subject was made under", (_E,)),
 )
 """The fields of an event's data that are not left to the policy."""

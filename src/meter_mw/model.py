@@ -163,7 +163,6 @@ SIGNAL_EVENT = "meter_mw.signal.{}.v1"
 WINDOW_EVENT = "meter_mw.window.v1"
 """The type of the records that sum up the events of a subject in a span of time."""
 
-
 ERASURE_EVENT = "meter_mw.erasure.v1"
 """The type of the events that tell that a subject's identity was erased."""
 

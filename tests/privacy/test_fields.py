@@ -38,6 +38,7 @@ BUILDERS = {
     "closing.py",
     "privacy/telling.py",
     "recovery/reaping.py",
+    "signals/telling.py",
     "sinks/windows/records.py",
 }
 """The modules that make events; a new one is to be looked at here."""

@@ -75,7 +75,7 @@ class Adding:
                 is_new = event.id not in seen
                 seen.add(event.id)
                 known = bookmarks.get(entry.path.parent, {})
-                under_way = [sink for sink, each in known.items() if _waits(each, entry.position)]
+                under_way = [sink for sink, each in known.items() if waits(each, entry.position)]
                 self._add(event, under_way, is_new=is_new)
         for each in read_parked(self._directory):
             if event := self._event(each.payload):
@@ -109,7 +109,7 @@ class Adding:
                     sums[Amount(event.subject, name)] += units
 
 
-def _waits(bookmark: Bookmark, position: Position) -> bool:
+def waits(bookmark: Bookmark, position: Position) -> bool:
     """Say whether an event is not known to be delivered or parked."""
     if position >= bookmark.read_to:
         return True

@@ -114,6 +114,11 @@ def change_call(service: str, changes: Iterable[Change]) -> Call:
     return ("EVAL", _CHANGE, 1, _records(service), *(part for each in changes for part in each))
 
 
+def forget_call(service: str, fields: Iterable[str]) -> Call:
+    """Give the call that deletes records, as if they had never been."""
+    return ("HDEL", _records(service), *fields)
+
+
 def now_us(reply: object) -> int:
     """Read the answer to `TIME`."""
     match reply:
