@@ -272,7 +272,7 @@ def test_a_cap_refuses_until_its_window_closes() -> None:
 @pytest.mark.parametrize(
     "rules",
     [
-        policy(rate(1)),
+        policy(replace(rate(1), speed=Speed.STRICT)),
         policy(leased(rate(1)), charge=ChargeRules(on_deny=OnDeny.SELF)),
     ],
     ids=["strict", "refusals count"],

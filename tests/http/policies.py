@@ -136,11 +136,11 @@ _PLANS: dict[str, object] = {
     "lots": {
         "limits": [
             {"name": "second", "rate": "1000/second"},
-            {"name": "minute", "rate": "10000/minute", "scope": "key"},
+            {"name": "minute", "rate": "10000/minute", "scope": "key", "speed": "strict"},
             {"name": "month", "cap": "100000/month", "warn": ["80%"], "overage": "bill"},
-            {"name": "account", "cap": "100000/month", "scope": "account"},
-            {"name": "world", "cap": "100000000/month", "scope": "everyone"},
-            {"name": "route", "rate": "1000/second", "scope": "route"},
+            {"name": "account", "cap": "100000/month", "scope": "account", "speed": "strict"},
+            {"name": "world", "cap": "100000000/month", "scope": "everyone", "speed": "strict"},
+            {"name": "route", "rate": "1000/second", "scope": "route", "speed": "strict"},
             {"name": "egress", "meter": "egress", "cap": "1 GB/month", "on_exhausted": "cut"},
             {"name": "tokens", "meter": "tokens", "cap": "1000000/month", "estimate": 5, "shadow": True},
             {"concurrent": 100},

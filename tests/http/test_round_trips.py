@@ -66,7 +66,7 @@ def calls(client: redis.Redis) -> dict[str, int]:
     return {name: number for name, number in names if name not in ours}
 
 
-INSIDE = {"time", "get", "set", "del", "hget", "hgetall", "hset", "hdel", "pexpire"}
+INSIDE = {"time", "get", "set", "del", "hget", "hgetall", "hset", "hsetnx", "hdel", "pexpire"}
 """What a script asks of its own server, which costs no round trip."""
 
 

@@ -22,8 +22,8 @@ def speeds(*, top: str | None, own: str | None) -> tuple[Speed, list[Speed], lis
     return policy.speed, of_plan, [each.speed for each in policy.routes[0].limits]
 
 
-def test_the_store_decides_where_nothing_is_said() -> None:
-    assert speeds(top=None, own=None) == (Speed.STRICT, [Speed.STRICT] * 2, [Speed.STRICT])
+def test_leases_are_taken_where_nothing_is_said_and_they_are_worth_it() -> None:
+    assert speeds(top=None, own=None) == (Speed.AUTO, [Speed.AUTO] * 2, [Speed.AUTO])
 
 
 def test_a_policy_says_it_for_all_and_a_limit_for_itself() -> None:

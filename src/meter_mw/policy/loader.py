@@ -173,7 +173,7 @@ def _policy(root: Field, digest: str) -> Policy | None:
     headers = read_headers(found["headers"]) if "headers" in found else HeaderRules()
     nothing = Entries((), root.node.at)
     meters = read_meters(found["meters"]) if "meters" in found else DEFAULT_METERS
-    speed = (read_speed(found["speed"]) if "speed" in found else None) or Speed.STRICT
+    speed = (read_speed(found["speed"]) if "speed" in found else None) or Speed.AUTO
     rules = LimitRules(meters, failure, shadow=mode is Mode.SHADOW, speed=speed)
     plans, limits = read_plans(found.get("plans") or root.child(nothing, "plans"), rules)
     charge = (read_charge(found["charge"], ChargeRules()) if "charge" in found else None) or ChargeRules()

@@ -204,9 +204,9 @@ class Policy:
     registry: bool = False
     recovery: Recovery = Recovery.LEARN
     store_check: StoreCheck = StoreCheck.WARN
-    speed: Speed = Speed.STRICT
-    signals: SignalRules = field(default_factory=SignalRules)
+    speed: Speed = Speed.AUTO
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
+    signals: SignalRules = field(default_factory=SignalRules)
     source: str = field(init=False)
     told_by_header: tuple[Meter, ...] = field(init=False)
     _matcher: Matcher[Route] = field(init=False, repr=False, compare=False)

@@ -101,7 +101,7 @@ class Limit:
     reserve: int = 0
     on_exhausted: OnExhausted = OnExhausted.FINISH
     shadow: bool = False
-    speed: Speed = Speed.STRICT
+    speed: Speed = Speed.AUTO
     id: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -52,7 +52,7 @@ class LimitRules:
     meters: Meters
     failure: StoreFailure
     shadow: bool = False
-    speed: Speed = Speed.STRICT
+    speed: Speed = Speed.AUTO
 
 
 @dataclass(frozen=True, slots=True)
