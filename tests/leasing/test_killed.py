@@ -108,6 +108,7 @@ def _entries(register: Path) -> int:
     return sum(page[at] != 0 for at in range(0, len(page), 1024))
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("speed", ["auto", "leased"])
 def test_of_ten_thousand_the_last_ten_at_most_are_refused_early(
     speed: str, tmp_path: Path, redis_url: str

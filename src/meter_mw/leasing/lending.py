@@ -115,7 +115,7 @@ class Lending:
                 pool.refused(now_us)
             else:
                 lease = pool.granted(grant, lasts_us)
-                lasts = max(0, lease.until_us - grant.admitted_us) / 1_000_000
+                lasts = max(0, lease.until_us - self._grants.now_us()) / 1_000_000
                 self._put(_Out(self._clock() + lasts, pool, lease))
 
     def _put(self, out: _Out) -> None:
