@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date
 from itertools import cycle, islice
+from typing import TYPE_CHECKING
 
 from meter_mw.policy.signals import SignalRules
 from meter_mw.signals.finding import Evidence, signals
 from meter_mw.signals.history import History, Told
-from meter_mw.signals.signal import Signal
+
+if TYPE_CHECKING:
+    from meter_mw.signals.signal import Signal
 
 MONDAY = date(2026, 6, 1).toordinal()
 RULES = SignalRules()

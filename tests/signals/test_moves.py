@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from meter_mw.policy.signals import Kind
 from meter_mw.signals.crowd import with_holidays
-from meter_mw.signals.history import History
 from signals.histories import MONDAY, RULES, WEEK, crowd, found, history, told, usual
+
+if TYPE_CHECKING:
+    from meter_mw.signals.history import History
 
 
 def test_a_drop_is_told_once_with_its_figures() -> None:

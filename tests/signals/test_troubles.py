@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,9 +14,11 @@ from meter_mw.signals.finding import Evidence, signals
 from meter_mw.signals.firsts import Uptake
 from meter_mw.signals.history import History, Told
 from meter_mw.signals.leaks import Looks, Traces, looks
-from meter_mw.signals.signal import Signal
 from meter_mw.signals.troubles import CapUse
 from signals.histories import MONDAY, RULES, found, history, told, usual
+
+if TYPE_CHECKING:
+    from meter_mw.signals.signal import Signal
 
 
 def with_day(known: History, day: int, told: Told) -> History:
