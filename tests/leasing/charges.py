@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.leasing.simulation import START_US
-
+from leasing.simulation import START_US
 from meter_mw.periods import Period, calendar
 from meter_mw.quota import Cap, Rate
 from meter_mw.stores.port import Charge

@@ -9,9 +9,9 @@ from collections import deque
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.leasing.charges import cap, rate
-from tests.leasing.simulation import World
 
+from leasing.charges import cap, rate
+from leasing.simulation import World
 from meter_mw.policy.terms import Speed
 
 PROCESSES = 4

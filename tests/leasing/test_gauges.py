@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.leasing.charges import MONTH, cap, rate
-from tests.leasing.simulation import START_US
 
+from leasing.charges import MONTH, cap, rate
+from leasing.simulation import START_US
 from meter_mw.judging import standing
 from meter_mw.leasing.gauges import gauge
 from meter_mw.policy.terms import Failure, Limit, Line

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.leasing.crowd import DECISION, REQUEST
 
+from leasing.crowd import DECISION, REQUEST
 from meter_mw.admission import Answer
 from meter_mw.journal import Entry, read_journal
 from meter_mw.meter import Meter
@@ -52,8 +52,8 @@ def crowd(policy: Path, kills: int, seed: int) -> list[bool]:
     A good part of them was decided without the store.
     """
     log = policy.with_name("log")
-    arguments = [sys.executable, "-m", "tests.leasing.crowd", str(policy), str(log), str(kills), str(seed)]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    arguments = [sys.executable, "-m", "leasing.crowd", str(policy), str(log), str(kills), str(seed)]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
     subprocess.run(arguments, check=True, timeout=120, env=environment, cwd=ROOT)
     decisions = sorted(DECISION.iter_unpack(log.read_bytes()))
     assert sum(is_lent for _, _, is_lent in decisions) > CAP // 50

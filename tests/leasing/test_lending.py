@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.leasing.charges import MONTH, cap, rate
-from tests.leasing.simulation import TAG, Process, World
 
+from leasing.charges import MONTH, cap, rate
+from leasing.simulation import TAG, Process, World
 from meter_mw.leasing.lending import LINGER_S
 from meter_mw.policy.terms import Speed
 from meter_mw.stores.port import Admit, Cancel

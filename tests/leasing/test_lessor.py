@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.leasing.charges import rate
 
+from leasing.charges import rate
 from meter_mw.journal import Journal
 from meter_mw.leasing import lessor as module
 from meter_mw.leasing.lessor import Lessor

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.leasing.charges import MONTH, cap, rate
-from tests.leasing.simulation import START_US, TAG
 
+from leasing.charges import MONTH, cap, rate
+from leasing.simulation import START_US, TAG
 from meter_mw.leasing.pool import Grant, Lease, Pool
 from meter_mw.policy.terms import Speed
 from meter_mw.quota import Cap, Rate, Span

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.leasing.charges import MONTH, cap, rate
-from tests.leasing.simulation import START_US
 
+from leasing.charges import MONTH, cap, rate
+from leasing.simulation import START_US
 from meter_mw.leasing.sizes import (
     BURST_SHARE,
     FREE_SHARE,
