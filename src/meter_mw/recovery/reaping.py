@@ -145,9 +145,9 @@ class Reaper:
         except (OSError, JournalError) as error:
             _log.warning("%s: its requests are not ended yet: %s", estate, error)
             return False
-        if rids - known:
+        count = sum(rid is not None and rid not in known and not entry.lent for rid, entry in entries)
+        if count:
             how = "billed" if self._bills else "given back"
-            count = len(rids - known)
             _log.warning("%s: %d requests were on their way when it was killed: %s", estate, count, how)
         return True
 
