@@ -74,6 +74,12 @@ def usage(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
     caller = yield from identify(policy, request, now_us)
     if isinstance(caller, Refused):
         return Admission(caller.answer, rid, now_us, NO_ROUTE, reason=caller.reason)
+    told = yield from usage_of(policy, caller, now_us)
+    return _unavailable(rid, now_us) if told is None else told
+
+
+def usage_of(policy: Policy, caller: Caller, now_us: int) -> Conversation[Usage | None]:
+    """Say how a caller stands with all of its limits; `None` where the store does not say."""
     for _ in range(_ROUNDS):
         found: list[LimitUsage] = []
         for asked in _apart(list(_asked(policy, caller, now_us))):
@@ -82,9 +88,9 @@ def usage(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
             try:
                 tally = yield Peek(caller.tag, charges)
             except StoreUnavailable:
-                return _unavailable(rid, now_us)
+                return None
             if not isinstance(tally, Tally):
-                return _unavailable(rid, now_us)
+                return None
             now_us = tally.now_us
             if tally.verdict is Verdict.REFRESH:
                 break
@@ -93,7 +99,7 @@ def usage(policy: Policy, request: Request, rid: RequestId, now_us: int) -> Conv
                 found.append(LimitUsage(how, each.route, _until(caller, each.line, now_us)))
         else:
             return Usage(caller, now_us, tuple(found))
-    return _unavailable(rid, now_us)
+    return None
 
 
 def _unavailable(rid: RequestId, now_us: int) -> Admission:
