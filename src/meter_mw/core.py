@@ -49,13 +49,15 @@ def admit(
     rid: RequestId,
     now_us: int,
     *,
+    caller: Caller | Refused | None = None,
     readies: Readies | None = None,
     records: bool = True,
     learning: bool = False,
 ) -> Conversation[Admission]:
     """Decide one request; `now_us` is the best guess at the store's time.
 
-    `readies` keep what requests ask for, and lend it where there are leases. Without `records` there is no
+    Without a `caller` it is looked up who asks. `readies` keep what requests ask for, and lend it where there
+    are leases. Without `records` there is no
     place for what it comes to, and nothing is served that is to be counted. While the store is `learning`
     what it has lost, a hard cap answers as if it were away.
     """
@@ -68,7 +70,7 @@ def admit(
             return Admission(Answer.ODD_PATH, rid, now_us, route, reason=str(odd))
     if route.exemption is Exemption.FREE:
         return Admission(Answer.EXEMPT, rid, now_us, route)
-    caller = yield from identify(policy, request, now_us)
+    caller = caller or (yield from identify(policy, request, now_us))
     if not (records or shadow or isinstance(caller, Refused) or caller.exemption is Exemption.FREE):
         caller = Refused(Answer.UNAVAILABLE, UNRECORDED)
     if isinstance(caller, Refused):

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from meter_mw.admission import Admission
     from meter_mw.booking import Booked
     from meter_mw.model import Request
-    from meter_mw.policy.policy import Policy
+    from meter_mw.policy.policy import Caller, Policy
     from meter_mw.reporting import Usage
     from meter_mw.respond import Body, Fields, Refusal
     from meter_mw.sinks import Sink
@@ -137,28 +137,33 @@ class Meter:
         if admission is not None:
             return admission
         now_us = self._store.now_us()
-        return self._concluded(request, self._driver.drive(self._talk(request, now_us)))
+        known = self._turnstile.find(request, now_us)
+        admission = self._driver.drive(self._talk(request, known, now_us))
+        return self._concluded(request, known, admission)
 
     async def aadmit(self, request: Request) -> Admission:
         """Decide a request without holding up the event loop."""
         now_us = (self._async_store or self._store).now_us()
-        return self._concluded(request, await self._driver.adrive(self._talk(request, now_us)))
+        known = self._turnstile.find(request, now_us)
+        admission = await self._driver.adrive(self._talk(request, known, now_us))
+        return self._concluded(request, known, admission)
 
-    def _talk(self, request: Request, now_us: int) -> Conversation[Admission]:
-        records, learning = self._books.takes_requests, self._recoverer.learning
+    def _talk(self, request: Request, known: Caller | None, now_us: int) -> Conversation[Admission]:
         return core.admit(
             self.policy,
             request,
             new_rid(now_us),
             now_us,
+            caller=known,
             readies=self._readies,
-            records=records,
-            learning=learning,
+            records=self._books.takes_requests,
+            learning=self._recoverer.learning,
         )
 
-    def _concluded(self, request: Request, admission: Admission) -> Admission:
+    def _concluded(self, request: Request, known: Caller | None, admission: Admission) -> Admission:
         """Take back what an admission without an answer may have been charged; tell what it reached."""
-        self._turnstile.meet(request, admission)
+        if known is None:
+            self._turnstile.meet(request, admission)
         if admission.answer is Answer.UNAVAILABLE and admission.charges:
             self._books.cancel(admission)
         if admission.reached:

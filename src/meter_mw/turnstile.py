@@ -14,7 +14,7 @@ from meter_mw.rids import new_rid
 if TYPE_CHECKING:
     from meter_mw.admission import Admission
     from meter_mw.model import Request
-    from meter_mw.policy.policy import Policy
+    from meter_mw.policy.policy import Caller, Policy
     from meter_mw.ready import Readies
 
 
@@ -27,12 +27,16 @@ class Turnstile:
         self._acquaintances = Acquaintances(policy)
         self._is_open = policy.mode is Mode.ENFORCE
 
+    def find(self, request: Request, now_us: int) -> Caller | None:
+        """Give who makes a request, where that is known without looking it up."""
+        if not self._is_open or request.method == "OPTIONS":
+            return None
+        return self._acquaintances.find(request, now_us)
+
     def admit(self, request: Request, now_us: int) -> Admission | None:
         """Decide a request; `None` where it takes a conversation."""
-        if not self._is_open or request.method == "OPTIONS" or request.is_socket:
-            return None
-        caller = self._acquaintances.find(request, now_us)
-        if caller is None:
+        caller = self.find(request, now_us)
+        if caller is None or request.is_socket:
             return None
         policy = self._policy
         try:

@@ -192,12 +192,17 @@ class _Pipe(asyncio.Protocol):
         return bool(self._waiting) and self._soonest < math.inf
 
     def ask(self, waiter: Waiter) -> None:
-        """Send, together with all else that is asked in this turn of the loop."""
-        if self._full or len(self._waiting) >= MOST_WAITING:
-            waiter.fail(Crowded(f"{len(self._waiting)} calls are waiting for it already"))
+        """Send: at once where nothing is under way, else with all that is asked in this turn of the loop."""
+        waiting = self._waiting
+        if self._full or len(waiting) >= MOST_WAITING:
+            waiter.fail(Crowded(f"{len(waiting)} calls are waiting for it already"))
             return
-        self._waiting.append(waiter)
+        is_idle = not waiting
+        waiting.append(waiter)
         self._soonest = min(self._soonest, waiter.deadline)
+        if is_idle and self._ready and self._transport is not None:
+            self._transport.write(waiter.packed)
+            return
         if self._ready and not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(waiter.packed)
