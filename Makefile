@@ -6,7 +6,7 @@ PROCESSES ?= 4
 
 .PHONY: demo test chaos lint types bench clean
 
-demo: .venv/.servers
+demo: .venv/.demo
 	$(BIN)/python examples/demo.py
 
 test: .venv/.test
