@@ -1,4 +1,4 @@
-"""Whatever a client sends, nothing of it is found where the meter writes: on disks, in Redis, or at a backend."""
+"""Whatever a client sends, nothing of it is found where the meter writes: disks, Redis, backends, logs."""
 
 from __future__ import annotations
 

@@ -27,9 +27,7 @@ class JournalPlace:
     """The segments of a journal. They are sealed, so nothing in them changes: they go when they are old."""
 
     name = "journal"
-    remains = (
-        "until every sink has them and events.retention has passed since; then their segments are deleted"
-    )
+    remains = "until every sink has them and events.retention has passed; then their segments are deleted"
 
     def __init__(self, directory: Path, sinks: Sequence[str]) -> None:
         self._directory = directory

@@ -1,4 +1,4 @@
-"""What says which keys are a subject's, and how much it has used: the policy's list, the registry, the store."""
+"""What says which keys are a subject's, and how much it used: the policy's list, the registry, the store."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class RegistryPlace:
 
 
 class StorePlace:
-    """The counts of a subject's limits. They are kept under a digest of its name, until they say nothing more.
+    """The counts of a subject's limits, kept under a digest of its name until they say nothing more.
 
     `keys` are the pseudonyms of its keys, for limits that count each key.
     """

@@ -65,7 +65,9 @@ class LedgerPlace:
     def erase(self, subject: str, tombstone: SubjectId) -> int:
         """Put the tombstone in place of the subject, and of an account that is nobody else's."""
         with self._database.connected() as connection:
-            if connection.dialect.name == "sqlite":
+            is_sqlite = connection.dialect.name == "sqlite"
+            if is_sqlite:
+                connection.exec_driver_sql("PRAGMA secure_delete = ON")  # what is freed is overwritten
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             accounts = _own_accounts(connection, subject)
             count = _forget_announcements(connection, subject)
@@ -74,6 +76,8 @@ class LedgerPlace:
                 if table is not events:
                     count += _rename(connection, table, subject, tombstone, accounts)
             connection.commit()
+            if is_sqlite:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")  # and the old pages go
         return count
 
 
