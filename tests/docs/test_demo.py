@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.lengthy
+pytestmark = [pytest.mark.lengthy, pytest.mark.xdist_group("demo")]  # which is run once
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 CENT = Decimal("0.01")
