@@ -2,7 +2,7 @@
 
 A word names one part of it alone, and `probe` has everyone show that they count. Other words measure what is
 ours alone: `journal` the cost of one event, `forward` how fast events reach a sink, `features` the cost of
-each, `ledger` how fast it answers.
+each, `ledger` how fast it answers, `signals` how well changes are told.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bench import features, forward, journal, ledger, report
+from bench import features, forward, journal, ledger, report, signals
 from bench.comparison import (
     NUMBERS,
     PARTS,
@@ -30,7 +30,7 @@ from bench.readme import replaced
 
 _ROOT = Path(__file__).parents[1]
 _QUICK_NUMBERS = (3,)
-_APART = ("probe", "journal", "forward", "features", "ledger")
+_APART = ("probe", "journal", "forward", "features", "ledger", "signals")
 
 
 def main() -> None:
@@ -46,8 +46,8 @@ def main() -> None:
         forward.main(2_000 if wanted.quick else 100_000)
     elif wanted.part == "ledger":
         ledger.main(20_000 if wanted.quick else 10_000_000)
-    elif wanted.part == "features":
-        tables = features.main(quick=wanted.quick)
+    elif wanted.part in ("features", "signals"):
+        tables = signals.main() if wanted.part == "signals" else features.main(quick=wanted.quick)
         print(tables)
         if wanted.update is not None:
             _put(wanted.update, tables)
@@ -101,7 +101,7 @@ def _wanted() -> argparse.Namespace:
         nargs="?",
         const=_ROOT,
         help="where to put the tables and pictures: the folder of README.md and docs, else this project's; "
-        "for `features` a document",
+        "for `features` and `signals` a document",
     )
     wanted = parser.parse_args()
     for given, known in ((wanted.only, NAMES), (wanted.store, STORES), (wanted.limits or (), range(1, 9))):

@@ -239,8 +239,8 @@ def main(rules: SignalRules | None = None) -> str:
         quiet = sum(each.false for each in measured(shape, rules, is_quiet=True).values())
         alarms += quiet
         sums = {kind: _added(sums[kind], found[kind]) for kind in CHANGES}
-        lines.append(_row(f"{shape.name}: {shape.what}", found, quiet, days))
-    lines.append(_row("**all**", sums, alarms, days * len(SHAPES)))
+        lines.append(row(f"{shape.name}: {shape.what}", found, quiet, days))
+    lines.append(row("**all**", sums, alarms, days * len(SHAPES)))
     delays = ", ".join(f"{kind.value} {_median(sums[kind].delays)}" for kind in CHANGES)
     lines += ["", f"Days from a change to its signal, at the median: {delays}."]
     return "\n".join(lines)
@@ -250,7 +250,8 @@ def _added(a: Score, b: Score) -> Score:
     return Score(a.planted + b.planted, a.told + b.told, a.false + b.false, a.delays + b.delays)
 
 
-def _row(name: str, found: dict[Kind, Score], quiet: int, days: int) -> str:
+def row(name: str, found: dict[Kind, Score], quiet: int, days: int) -> str:
+    """Give the row of a shape in the table."""
     cells = [f"{_said(each.precision)}, {_said(each.recall)}" for each in found.values()]
     return f"| {name} | " + " | ".join(cells) + f" | {quiet} in {days:,} days |"
 

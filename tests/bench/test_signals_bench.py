@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bench import signals
 from meter_mw.policy.signals import Kind, SignalRules
 
+PAGE = (Path(__file__).parents[2] / "docs" / "signals.md").read_text()
 REGULAR = ("steady", "weekday-heavy", "growing", "shrinking", "holiday")
 
 
@@ -39,3 +42,12 @@ def test_a_signal_that_is_not_of_a_change_is_false(monkeypatch: pytest.MonkeyPat
     loose = SignalRules(deviations=0.5, spike_times=1.1, least=1)
     precision = signals.measured(bursty, loose)[Kind.SPIKE].precision
     assert precision is None or precision < 0.5
+
+
+@pytest.mark.parametrize("shape", signals.SHAPES[:2], ids=lambda each: each.name)
+def test_the_page_has_what_comes_out(shape: signals.Shape) -> None:
+    """For two of the shapes; `python -m bench signals --update docs/signals.md` puts all of them there."""
+    rules = SignalRules()
+    quiet = sum(each.false for each in signals.measured(shape, rules, is_quiet=True).values())
+    days = signals.SHOPS * signals.CUSTOMERS * ((signals.LAST - signals.LOOKED_AT).days + 1)
+    assert signals.row(f"{shape.name}: {shape.what}", signals.measured(shape, rules), quiet, days) in PAGE

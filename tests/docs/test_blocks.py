@@ -203,7 +203,7 @@ def test_shell_commands_are_there(block: Block) -> None:
                 module, _, name = target.partition(":")
                 source = (block.page.parent / f"{module}.py").read_text()
                 assert re.search(rf"^{name} = ", source, re.MULTILINE)
-            case ["meter-mw", "usage" | "top" as name, *arguments]:
+            case ["meter-mw", "usage" | "top" | "features" | "signals" as name, *arguments]:
                 Path("meter.yaml").write_text(f"{WHOLE}events: {{sinks: [sql]}}")
                 (ledger,) = open_sinks(load("meter.yaml"))
                 Path("var/meter").mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def with_day(known: History, day: int, told: Told) -> History:
     """Give a history in which a day is another."""
-    return replace(known, days={**known.days, MONDAY + day: told}, _usual={}, _drifts={})
+    return replace(known, days={**known.days, MONDAY + day: told}, _usual={}, _trends={})
 
 
 def all_of(evidence: Evidence, first: int = 28, last: int = 83, rules: SignalRules = RULES) -> list[Signal]:

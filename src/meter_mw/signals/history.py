@@ -4,7 +4,7 @@ Rule 1: a day is compared with the same weekday of the weeks before, by their me
         weekend, says nothing.
 Rule 2: how far such days lie apart is told by their median absolute deviation, and is never taken for less
         than a tenth of what is expected or what chance alone does to so small a number (Poisson).
-Rule 3: what a subject has been doing of late in comparison (its drift) is expected to go on.
+Rule 3: what a subject has been doing of late in comparison (its trend) is expected to go on.
 Rule 4: holidays, those of the policy and those that `holidays` finds, are not compared with.
 Rule 5: a figure of a day depends on that day and the days before it alone.
 """
@@ -29,9 +29,9 @@ NORMAL = 1.4826
 _LEAST_WEEKS = 3
 """As many of the same weekday there have to be."""
 
-_DRIFT_DAYS = 14
-_LEAST_DRIFT_DAYS = 5
-_MOST_DRIFT = 3.0
+_TREND_DAYS = 14
+_LEAST_TREND_DAYS = 5
+_MOST_TREND = 3.0
 _TENTH = 0.1
 _NEAREST, _FARTHEST = 1.5, 4.0
 """A record is at least, and need not be more than, so many times the last one."""
@@ -71,7 +71,7 @@ class History:
     rules: SignalRules
     holidays: frozenset[int] = frozenset()
     _usual: dict[int, Usual | None] = field(default_factory=dict, repr=False, compare=False)
-    _drifts: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
+    _trends: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def first(self) -> int | None:
@@ -98,10 +98,10 @@ class History:
         """Give what is usual on a day, from the days before it or an earlier one; None where they are few."""
         before = day if before is None else before
         same = self.same_weekday(day, before)
-        return None if same is None else same.times(self._drift(before))
+        return None if same is None else same.times(self._trend(before))
 
     def same_weekday(self, day: int, before: int) -> Usual | None:
-        """Give what was usual on the weekday of a day, without any drift."""
+        """Give what was usual on the weekday of a day, without any trend."""
         latest = day - 7 * ((day - before) // 7 + 1)
         if latest not in self._usual:
             self._usual[latest] = self.of_weekday(latest, self.holidays)
@@ -132,19 +132,19 @@ class History:
         most, busy = active[-1], active[9 * (len(active) - 1) // 10]
         return most * min(_FARTHEST, max(_NEAREST, most / busy))
 
-    def _drift(self, before: int) -> float:
+    def _trend(self, before: int) -> float:
         """Give how the last days before one compare with what was usual on their weekdays."""
-        if before not in self._drifts:
+        if before not in self._trends:
             ratios = [
                 self.calls(day) / same.expected
-                for day in range(before - _DRIFT_DAYS, before)
+                for day in range(before - _TREND_DAYS, before)
                 if day not in self.holidays
                 and (same := self.same_weekday(day, day)) is not None
                 and same.expected >= 1
             ]
-            drift = median(ratios) if len(ratios) >= _LEAST_DRIFT_DAYS else 1.0
-            self._drifts[before] = min(_MOST_DRIFT, max(1 / _MOST_DRIFT, drift))
-        return self._drifts[before]
+            trend = median(ratios) if len(ratios) >= _LEAST_TREND_DAYS else 1.0
+            self._trends[before] = min(_MOST_TREND, max(1 / _MOST_TREND, trend))
+        return self._trends[before]
 
 
 def _floor(expected: float) -> float:
