@@ -30,6 +30,7 @@ keys: {{redis: true}}
 meters: {{requests: {{count: requests}}, tokens: {{count: reported}}}}
 plans:
   default:
+    price: {{base: 5, currency: EUR, charges: [{{meter: requests, unit: 0.10}}]}}
     limits: [{{cap: 1000/month, warn: [1]}}, {{name: each-key, cap: 900/month, scope: key}}]
 on_store_failure: {{deadline: 5s}}
 events:

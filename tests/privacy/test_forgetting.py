@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -131,6 +132,19 @@ def test_who_is_forgotten_is_found_nowhere_and_amounts_are_as_they_were(known: S
     kept = [each for each in known.exported(name) if str(each["place"]).startswith("ledger")]
     assert len([each for each in kept if each["kind"] == "meter_events"]) == 3
     assert known.run("audit", "verify").exit_code == 0
+
+
+def test_the_bill_is_the_same_under_the_other_name(known: Service) -> None:
+    """Three requests at 0.10 and a base fee of 5."""
+
+    def bill(name: str) -> str:
+        month = datetime.now(UTC).strftime("%Y-%m")
+        return known.done("invoice", name, "--period", month, "--format", "json").replace(name, "NAME")
+
+    before = bill(NAME)
+    known.done("forget", NAME, "--yes")
+    assert bill(tombstone(SECRET, NAME)) == before
+    assert '"5.30"' in before
 
 
 def test_when_the_journal_is_old_and_the_file_rewritten_no_byte_says_the_name(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
 from meter_mw.cli import policies
+from meter_mw.fields import ENVELOPE
 from meter_mw.policy.problems import printable
 from meter_mw.privacy.report import report as made
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from meter_mw.privacy.report import Report
 
 _FIELDS = ("field", "personal", "purpose", "in events")
-_DESTINATIONS = ("destination", "holds", "kept")
+_DESTINATIONS = ("destination", "at", "holds", "kept")
 
 
 @click.group()
@@ -65,7 +66,10 @@ def _markdown(found: Report) -> Iterator[str]:
     yield f"Whose use it is: {_escaped(found.subjects)}."
     yield ""
     yield f"Never recorded: {_escaped('; '.join(found.never))}."
-    for title, (heading, rows) in zip(("What is recorded", "Where it goes"), _tables(found), strict=True):
+    public = replace(
+        found, destinations=tuple(replace(each, at=_public(each.at)) for each in found.destinations)
+    )
+    for title, (heading, rows) in zip(("What is recorded", "Where it goes"), _tables(public), strict=True):
         yield from ("", f"## {title}", "")
         yield f"| {' | '.join(heading)} |"
         yield f"|{'---|' * len(heading)}"
@@ -90,18 +94,25 @@ _Table: TypeAlias = "tuple[tuple[str, ...], list[tuple[str, ...]]]"
 def _tables(found: Report) -> tuple[_Table, _Table]:
     """Give the two tables of a report, the heading and the rows of each."""
     recorded: list[tuple[str, ...]] = [
-        (each.name, "yes" if each.personal else "no", each.purpose, ", ".join(map(_short, each.events)))
+        (each.name, "yes" if each.personal else "no", each.purpose, _short(each.events))
         for each in found.fields
     ]
     places: list[tuple[str, ...]] = [
-        (printable(each.name), each.holds, each.kept) for each in found.destinations
+        (each.name, printable(each.at), each.holds, each.kept) for each in found.destinations
     ]
     return (_FIELDS, recorded), (_DESTINATIONS, places)
 
 
-def _short(kind: str) -> str:
-    """Give the type of an event without what all of ours have."""
-    return kind.removeprefix("meter_mw.").removesuffix(".v1")
+def _short(types: tuple[str, ...]) -> str:
+    """Give types of events without what all of ours have."""
+    if types == ENVELOPE[0].types:
+        return "all"
+    return ", ".join(each.removeprefix("meter_mw.").removesuffix(".v1") for each in types)
+
+
+def _public(at: str) -> str:
+    """Give where a destination is, unless that is a place on our own machines."""
+    return at if at.startswith(("http://", "https://")) else ""
 
 
 def _escaped(text: str) -> str:

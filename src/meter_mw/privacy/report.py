@@ -43,9 +43,10 @@ class ReportedField:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A place where what is recorded goes, what of it, and how long it stays."""
+    """A place where what is recorded goes, and which one; what of it, and how long it stays."""
 
     name: str
+    at: str
     holds: str
     kept: str
 
@@ -111,48 +112,39 @@ def _meters(policy: Policy) -> Iterator[ReportedField]:
 
 def _own(policy: Policy) -> Iterator[Destination]:
     """Give the places of the meter itself."""
-    events = policy.events
+    events, at = policy.events, str(policy.events.journal)
     kept = _span(events.retention_us // _S_US)
+    yield Destination("journal", at, "every event", f"until every destination has it, and {kept} more")
     yield Destination(
-        f"journal {events.journal}", "every event", f"until every destination has it, and {kept} more"
-    )
-    yield Destination(
-        f"parked events in {events.journal}",
+        "parked events",
+        at,
         "events that a destination has refused, with the reason",
         "until the operator deletes the file, or the subject is forgotten",
     )
     if events.seal is not None:
-        yield Destination(
-            f"seals in {events.journal}",
-            "a hash of each event, over its random id",
-            "until the operator deletes them: they prove bills",
-        )
+        holds = "a hash of each event, over its random id"
+        yield Destination("seals", at, holds, "until the operator deletes them: they prove bills")
     where = "memory of the process" if policy.store.startswith("memory:") else "Redis"
-    yield Destination(
-        f"store ({where})",
-        "how much of its limits a subject has used, under a digest of its name",
-        "until the period of the limit is over",
-    )
+    holds = "how much of its limits a subject has used, under a digest of its name"
+    yield Destination("store", where, holds, "until the period of the limit is over")
     if policy.registry:
-        yield Destination(
-            "registry (Redis)",
-            "keys by their pseudonyms, with the terms of their subjects",
-            "until the subject is forgotten",
-        )
+        holds = "keys by their pseudonyms, with the terms of their subjects"
+        yield Destination("registry", "Redis", holds, "until the subject is forgotten")
 
 
 def _sink(rule: SinkRule) -> Destination:
     """Give a destination of events, as the policy sets it."""
     word, settings = rule.kind.word, rule.settings
+    at = rule.kind.shown(settings).removeprefix(word).strip()
     if word == "sql":
-        grains = settings.lengths("retention")
-        said = [f"{grain} {_span(round(seconds))}" for grain, seconds in grains.items()]
+        spans = settings.lengths("retention")
+        said = [f"{grain} {_span(round(seconds))}" for grain, seconds in spans.items()]
         forever = "for ever, or until the subject is forgotten"
         kept = f"{', '.join(said)}; the rest {forever}" if said else forever
-        return Destination(rule.kind.shown(settings), "every event, and sums of them", kept)
-    holds = "sums of events, without single ones" if _has(rule, "window") else "every event of usage"
-    kept = "as long as the operator keeps it" if word in ("file", "stdout") else "as its operator has it"
-    return Destination(rule.kind.shown(settings), holds, kept)
+        return Destination("ledger", at, "every event, and sums of them", kept)
+    holds = "sums of events, without single ones" if _has(rule, "window") else "every event"
+    kept = "as long as the operator keeps it" if word in ("file", "stdout") else "as its own operator says"
+    return Destination(word, at, holds, kept)
 
 
 def _has(rule: SinkRule, name: str) -> bool:
