@@ -75,8 +75,9 @@ class Desk:
         raise AssertionError("the store was asked twice")
 
     def at_once(self, wanted: Request) -> Admission | None:
-        """Decide without anybody."""
-        return self.turnstile.admit(wanted, self.now_us)
+        """Decide without anybody; `None` where somebody would be asked."""
+        decided = self.turnstile.admit(wanted, self.now_us)
+        return decided if isinstance(decided, Admission) else None
 
 
 BOTH = (leased(rate(1_000)), leased(cap(10_000)))

@@ -49,15 +49,13 @@ def admit(
     rid: RequestId,
     now_us: int,
     *,
-    caller: Caller | Refused | None = None,
     readies: Readies | None = None,
     records: bool = True,
     learning: bool = False,
 ) -> Conversation[Admission]:
     """Decide one request; `now_us` is the best guess at the store's time.
 
-    Without a `caller` it is looked up who asks. `readies` keep what requests ask for, and lend it where there
-    are leases. Without `records` there is no
+    `readies` keep what requests ask for, and lend it where there are leases. Without `records` there is no
     place for what it comes to, and nothing is served that is to be counted. While the store is `learning`
     what it has lost, a hard cap answers as if it were away.
     """
@@ -70,7 +68,7 @@ def admit(
             return Admission(Answer.ODD_PATH, rid, now_us, route, reason=str(odd))
     if route.exemption is Exemption.FREE:
         return Admission(Answer.EXEMPT, rid, now_us, route)
-    caller = caller or (yield from identify(policy, request, now_us))
+    caller = yield from identify(policy, request, now_us)
     if not (records or shadow or isinstance(caller, Refused) or caller.exemption is Exemption.FREE):
         caller = Refused(Answer.UNAVAILABLE, UNRECORDED)
     if isinstance(caller, Refused):
@@ -89,31 +87,35 @@ def admit(
     return asked
 
 
-def at_once(policy: Policy, ready: Ready, rid: RequestId, now_us: int) -> Admission | None:
-    """Decide a request for which nobody need be asked: from leases, or as it was refused a moment ago."""
-    drawn = ready.draw(now_us)
-    if None not in drawn:
-        lent = _lent(ready, drawn) if drawn else None
-        return Admission(Answer.ALLOWED, rid, now_us, ready.route, ready.caller, lent=lent)
-    _give_back(drawn)
-    asked = Admission(Answer.ALLOWED, rid, now_us, ready.route, ready.caller)
-    return _refused_again(policy, asked, ready)
-
-
 def _judge(policy: Policy, asked: Admission, ready: Ready, *, learning: bool) -> Conversation[Admission]:
     if learning and any(_is_unsure(line.limit) for line in ready.asked.lines):
         return asked._replace(lines=ready.asked.lines, answer=Answer.UNAVAILABLE, reason=LEARNING)
+    decided = decide(policy, asked, ready)
+    return decided if isinstance(decided, Admission) else (yield from decided)
+
+
+def decide(policy: Policy, asked: Admission, ready: Ready) -> Admission | Conversation[Admission]:
+    """Decide at once what nobody need be asked for: from leases, or as it was refused a moment ago.
+
+    Give the conversation with the store that anything else takes; it has to be held.
+    """
     refused = _refused_again(policy, asked, ready)
     if refused is not None:
         return refused
     drawn = ready.draw(asked.now_us)
     part = ready.part(drawn)
-    if not part.lines:
-        return asked._replace(lent=_lent(ready, drawn)) if drawn else asked
+    if part.lines:
+        return _ask(policy, asked, ready, part, drawn)
+    return asked._replace(lent=_lent(ready, drawn)) if drawn else asked
+
+
+def _ask(
+    policy: Policy, asked: Admission, ready: Ready, part: Part, drawn: Sequence[Share | None]
+) -> Conversation[Admission]:
+    """Ask the store for what is not lent; give back what is where the request is not served."""
+    asked = asked._replace(lines=part.lines)
     try:
-        admission = yield from _decide(
-            policy, asked._replace(lines=part.lines), ready.caller, ready=(ready, part)
-        )
+        admission = yield from _decide(policy, asked, ready.caller, ready=(ready, part))
     except BaseException:
         _give_back(drawn)
         raise

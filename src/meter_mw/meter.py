@@ -13,7 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
 from meter_mw import core, reporting
-from meter_mw.admission import Answer
+from meter_mw.admission import Admission, Answer
 from meter_mw.audit.sealer import Sealer, key_of
 from meter_mw.audit.seals import SealError
 from meter_mw.booking import Books
@@ -46,10 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from meter_mw.admission import Admission
     from meter_mw.booking import Booked
     from meter_mw.model import Request
-    from meter_mw.policy.policy import Caller, Policy
+    from meter_mw.policy.policy import Policy
     from meter_mw.reporting import Usage
     from meter_mw.respond import Body, Fields, Refusal
     from meter_mw.sinks import Sink
@@ -68,6 +67,14 @@ FLUSH_S = 5.0
 """Seconds that a process gives its last events when it ends; the journal keeps the rest for its successor."""
 
 
+class Pending(NamedTuple):
+    """A request that somebody has to be asked about; `is_known` says that nobody need ask who makes it."""
+
+    request: Request
+    talk: Conversation[Admission]
+    is_known: bool
+
+
 class Meter:
     """What an edge needs: `admit` a request, `finish` its exchange, and say a refusal."""
 
@@ -81,6 +88,7 @@ class Meter:
         self.responder = Responder(self.policy)
         self._body = refusal or problem
         self._store, self._async_store = open_stores(self.policy.store)
+        self._now_us = (self._async_store or self._store).now_us
         if self.policy.store_check is StoreCheck.REFUSE:
             refuse_unsafe(self._store)
         events = self.policy.events
@@ -122,47 +130,46 @@ class Meter:
         self._forwarder.start()
         self._recoverer.start()
 
-    def admit_at_once(self, request: Request) -> Admission | None:
-        """Decide a request for which nobody need be asked; `None` where it has to be admitted."""
-        if not self._books.takes_requests or self._recoverer.learning:
-            return None
-        admission = self._turnstile.admit(request, self._store.now_us())
-        if admission is None or not self._tells_of_clients:
-            return admission
-        return self._with_evidence(request, admission)
-
-    def admit(self, request: Request) -> Admission:
-        """Decide a request, waiting for the store at most as long as the policy says."""
-        admission = self.admit_at_once(request)
-        if admission is not None:
-            return admission
-        now_us = self._store.now_us()
-        known = self._turnstile.find(request, now_us)
-        admission = self._driver.drive(self._talk(request, known, now_us))
-        return self._concluded(request, known, admission)
-
-    async def aadmit(self, request: Request) -> Admission:
-        """Decide a request without holding up the event loop."""
-        now_us = (self._async_store or self._store).now_us()
-        known = self._turnstile.find(request, now_us)
-        admission = await self._driver.adrive(self._talk(request, known, now_us))
-        return self._concluded(request, known, admission)
-
-    def _talk(self, request: Request, known: Caller | None, now_us: int) -> Conversation[Admission]:
-        return core.admit(
+    def begin(self, request: Request) -> Admission | Pending:
+        """Decide a request where nobody need be asked; else give what is to be held to decide it."""
+        now_us = self._now_us()
+        if self._books.takes_requests and not self._recoverer.learning:
+            decided = self._turnstile.admit(request, now_us)
+            if isinstance(decided, Admission):
+                return self._with_evidence(request, decided) if self._tells_of_clients else decided
+            if decided is not None:
+                return Pending(request, decided, is_known=True)
+        talk = core.admit(
             self.policy,
             request,
             new_rid(now_us),
             now_us,
-            caller=known,
             readies=self._readies,
             records=self._books.takes_requests,
             learning=self._recoverer.learning,
         )
+        return Pending(request, talk, is_known=False)
 
-    def _concluded(self, request: Request, known: Caller | None, admission: Admission) -> Admission:
+    def admit(self, request: Request) -> Admission:
+        """Decide a request, waiting for the store at most as long as the policy says."""
+        begun = self.begin(request)
+        if isinstance(begun, Admission):
+            return begun
+        return self._concluded(begun, self._driver.drive(begun.talk))
+
+    async def aadmit(self, request: Request) -> Admission:
+        """Decide a request without holding up the event loop."""
+        begun = self.begin(request)
+        return begun if isinstance(begun, Admission) else await self.await_admission(begun)
+
+    async def await_admission(self, begun: Pending) -> Admission:
+        """Decide what was begun without holding up the event loop."""
+        return self._concluded(begun, await self._driver.adrive(begun.talk))
+
+    def _concluded(self, begun: Pending, admission: Admission) -> Admission:
         """Take back what an admission without an answer may have been charged; tell what it reached."""
-        if known is None:
+        request = begun.request
+        if not begun.is_known:
             self._turnstile.meet(request, admission)
         if admission.answer is Answer.UNAVAILABLE and admission.charges:
             self._books.cancel(admission)

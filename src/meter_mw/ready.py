@@ -144,21 +144,21 @@ class Readies:
         self._pools = pools
         of_plans = (limit for plan in policy.plans.values() for limit in plan.limits)
         of_routes = (limit for route in policy.routes for limit in route.limits)
-        self._weighs = any(limit.meter.count is Count.REQUEST_BYTES for limit in chain(of_plans, of_routes))
+        self.weighs = any(limit.meter.count is Count.REQUEST_BYTES for limit in chain(of_plans, of_routes))
         self._known: Recent[tuple[int, int, bool], Ready] = Recent(_MOST)
 
     def of(self, route: Route, caller: Caller, request: Request, now_us: int) -> Ready:
         """Give what a request of `caller` on `route` asks for; a route with a price of its own is priced."""
         if route.pricing is not None or request.is_socket:
             return self._made(route, caller, self._lines(route, caller, request, now_us), now_us)
-        bodiless = self._weighs and request.declared == 0
+        bodiless = self.weighs and request.declared == 0
         kind = (id(route), id(caller), bodiless)
         known = self._known.get(kind)
         if known is not None and known.holds(now_us):
             return known
         lines = self._lines(route, caller, request, now_us)
         ready = self._made(route, caller, lines, now_us)
-        if bodiless or not self._weighs:
+        if bodiless or not self.weighs:
             self._known.put(kind, ready)  # it keeps the route and the caller, and so their ids
         return ready
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meter_mw.core import at_once
+from meter_mw.admission import Admission, Answer
+from meter_mw.core import decide
 from meter_mw.identifying import Acquaintances
 from meter_mw.policy.paths import OddPath
 from meter_mw.policy.policy import Mode
@@ -12,10 +13,10 @@ from meter_mw.policy.terms import Exemption
 from meter_mw.rids import new_rid
 
 if TYPE_CHECKING:
-    from meter_mw.admission import Admission
     from meter_mw.model import Request
-    from meter_mw.policy.policy import Caller, Policy
+    from meter_mw.policy.policy import Policy
     from meter_mw.ready import Readies
+    from meter_mw.talk import Conversation
 
 
 class Turnstile:
@@ -27,26 +28,27 @@ class Turnstile:
         self._acquaintances = Acquaintances(policy)
         self._is_open = policy.mode is Mode.ENFORCE
 
-    def find(self, request: Request, now_us: int) -> Caller | None:
-        """Give who makes a request, where that is known without looking it up."""
-        if not self._is_open or request.method == "OPTIONS":
-            return None
-        return self._acquaintances.find(request, now_us)
+    def admit(self, request: Request, now_us: int) -> Admission | Conversation[Admission] | None:
+        """Decide a request, or give the conversation with the store that it takes, which has to be held.
 
-    def admit(self, request: Request, now_us: int) -> Admission | None:
-        """Decide a request; `None` where it takes a conversation."""
-        caller = self.find(request, now_us)
-        if caller is None or request.is_socket:
+        `None` where there is more to find out.
+        """
+        if not self._is_open or request.method == "OPTIONS" or request.is_socket:
             return None
-        policy = self._policy
+        caller = self._acquaintances.find(request, now_us)
+        if caller is None:
+            return None
+        policy, readies = self._policy, self._readies
         try:
             route = policy.route(request.method, request.path)
         except OddPath:
             return None
         if route.exemption is not Exemption.NONE or caller.exemption is not Exemption.NONE or route.pricing:
             return None
-        ready = self._readies.of(route, caller, request, now_us)
-        return at_once(policy, ready, new_rid(now_us), now_us)
+        ready = readies.of(route, caller, request, now_us)
+        sized = readies.weighs and request.declared is not None
+        asked = Admission(Answer.ALLOWED, new_rid(now_us), now_us, route, caller, sized=sized)
+        return decide(policy, asked, ready)
 
     def meet(self, request: Request, admission: Admission) -> None:
         """Be told what a conversation has found out about the caller of a request."""

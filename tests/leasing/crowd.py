@@ -34,7 +34,7 @@ REQUEST = Request("GET", "/hello", "", fields, "192.0.2.1")
 async def client(meter: Meter, log: int, chance: random.Random) -> None:
     """Send one request after the other until one is refused."""
     while True:
-        admission = meter.admit_at_once(REQUEST) or await meter.aadmit(REQUEST)
+        admission = await meter.aadmit(REQUEST)
         if admission.answer is not Answer.ALLOWED:
             assert admission.answer is Answer.DENIED, admission
             os.write(log, DECISION.pack(admission.now_us, False, False))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from meter_mw.admission import Answer
+from meter_mw.admission import Admission, Answer
 from meter_mw.asgi.answers import facts, refuse
 from meter_mw.asgi.ending import leaving
 from meter_mw.asgi.http import HttpExchange
@@ -63,9 +63,8 @@ class MeterMiddleware:
             await self._unmetered(scope, receive, send)
             return
         request, meter = facts(scope), self.meter
-        admission = meter.admit_at_once(request)
-        if admission is None:
-            admission = await meter.aadmit(request)
+        begun = meter.begin(request)
+        admission = begun if isinstance(begun, Admission) else await meter.await_admission(begun)
         if not admission.serves:
             await refuse(meter, admission, scope, receive, send)
             return

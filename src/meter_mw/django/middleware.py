@@ -92,9 +92,7 @@ class MeterMiddleware:
 
     async def _asynchronously(self, request: HttpRequest) -> HttpResponseBase:
         wanted = _facts(request)
-        admission = self.meter.admit_at_once(wanted)
-        if admission is None:
-            admission = await self.meter.aadmit(wanted)
+        admission = await self.meter.aadmit(wanted)
         if not admission.serves:
             return self._refused(request, admission)
         with self._counted(request, admission, wanted) as exchange:
