@@ -66,6 +66,7 @@ def shop(folder: Path, ledger: Ledger, signals: str = "holidays: []") -> None:
     days = dict.fromkeys(range(70), 30)
     send(ledger, "acme", days | {3: 200}, plan="pro", key="k1_a", status=200)
     send(ledger, "globex", {day: units for day, units in days.items() if day > 4}, status=200)
+    send(ledger, "globex", days, name="other", status=200, source="urn:meter-mw:other")
     send(ledger, "newcomer", dict.fromkeys(range(3), 5), status=200)
 
 
@@ -194,6 +195,19 @@ def test_caps_that_press(tmp_path: Path) -> None:
     send(ledger, "acme", more, name="more", plan="pro", status=200)
     (pressure,) = rows("--kind", "pressure", "--since", "2026-11-01")
     assert (pressure["about"], pressure["evidence"]["days_above"]) == ("requests-day", 7)
+
+
+def test_bills_of_a_period_that_has_just_ended(tmp_path: Path) -> None:
+    """Where it ended after the first day, its thresholds are told too: 930 requests in October."""
+    shop(tmp_path, SqliteLedger(tmp_path))
+    found = [each["evidence"] for each in rows("--kind", "bill", "--since", "2026-10-31")]
+    assert [(each["since"], each["threshold"], each["found"]) for each in found] == [
+        ("2026-10-01", "50.00", "83.00"),
+        ("2026-10-01", "80.00", "83.00"),
+        ("2026-10-01", 500, 930),
+        ("2026-11-01", "50.00", "70.00"),
+        ("2026-11-01", 500, 800),
+    ]
 
 
 def test_a_kind_that_is_off(tmp_path: Path) -> None:

@@ -86,6 +86,22 @@ def test_what_happens_to_most_is_no_signal() -> None:
     assert told(found(everyone[1])) == [("silence", 72)]
 
 
+def test_what_most_lose_is_expected_of_each() -> None:
+    """A week of 60 % for everybody is no holiday; 45 % is no drop in it, and would be one alone."""
+    week = [round(0.6 * each) for each in usual(1)]
+    low = [round(0.45 * each) for each in usual(1)]
+    everyone = crowd(9, lambda number: usual(10) + (week if number else low))
+    assert found(*everyone) == []
+    assert told(found(everyone[0])) == [("drop", 74)]
+
+
+def test_a_growing_customer_is_not_compared_with_what_it_was() -> None:
+    """38 % of what it would have been by now is more than half of what is usual on its weekdays."""
+    growing = [round(units * 1.01**day) for day, units in enumerate(usual(15))]
+    calls = [units if day < 98 else round(0.38 * units) for day, units in enumerate(growing)]
+    assert [each.kind.value for each in found(history(calls))] == ["drop"]
+
+
 def test_a_listed_holiday_is_neither_judged_nor_compared_with() -> None:
     """It needs no crowd."""
     calls = usual(20)
