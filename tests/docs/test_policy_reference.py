@@ -27,6 +27,7 @@ from meter_mw.policy.sections import (
     price,
     routes,
     settings,
+    signals,
 )
 from meter_mw.policy.terms import OnExhausted, Scope
 from meter_mw.quota import OnDeny
@@ -54,6 +55,7 @@ TABLES: dict[str, Names] = {
     "credits": price._CREDIT,
     "routes": routes._ROUTE,
     "events": events._EVENTS,
+    "signals": signals._SIGNALS,
     "sinks": Names((*SINKS, *sorted({name for each in SINKS.values() for name in each.options}))),
 }
 
