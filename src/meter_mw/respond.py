@@ -6,9 +6,9 @@ follow RFC 9457.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import msgspec
 
 from meter_mw.admission import Answer
 from meter_mw.model import Count
@@ -43,8 +43,7 @@ _SAFE = frozenset({"cache-control", "content-type", "content-length", "www-authe
 """Fields of ours that a script can read, or does not need (Fetch, CORS-safelisted response headers)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A refusal about to be sent; `admission` tells an app's own body why.
 
     `retry_after` is in whole seconds, `None` where waiting does not help.
@@ -74,7 +73,7 @@ def problem(refusal: Refusal) -> tuple[str, bytes]:
     }
     if refusal.violated:
         document["violated-policies"] = list(refusal.violated)
-    return "application/problem+json", json.dumps(document).encode()
+    return "application/problem+json", msgspec.json.encode(document)
 
 
 class _Written(NamedTuple):

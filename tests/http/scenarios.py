@@ -271,7 +271,7 @@ SCENARIOS = (
                 "/v1/items/1",
                 status=503,
                 answer={"Retry-After": "1", "Content-Type": PROBLEM, "RateLimit": None},
-                content=re.compile(rb'.*#temporary-reduced-capacity".*"status": 503.*'),
+                content=re.compile(rb'.*#temporary-reduced-capacity".*"status":503.*'),
                 event=None,
             ),
         ),

@@ -39,8 +39,8 @@ def chunked(*sizes: int, **changes: object) -> Step:
 def too_large(name: str, step: Step) -> Step:
     """Give the same step as it is refused for good: its body never fits."""
     content = re.compile(
-        rb'\{"type": "about:blank", "title": "Content Too Large", "status": 413, .*'
-        rb'"violated-policies": \["' + name.encode() + rb'"\]\}'
+        rb'\{"type":"about:blank","title":"Content Too Large","status":413,.*'
+        rb'"violated-policies":\["' + name.encode() + rb'"\]\}'
     )
     return replace(step, status=413, content=content, answer={"Retry-After": None}, event=None)
 

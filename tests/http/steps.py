@@ -84,9 +84,9 @@ ITEM = Step("/v1/items/1", content=b"item 1", event={"route": "items"})
 def denied(name: str, **changes: object) -> Step:
     """Give a refusal by the limit `name`."""
     problem = re.compile(
-        rb'\{"type": "https://iana.org/assignments/http-problem-types#quota-exceeded", "title": .*'
-        rb'"status": 429, '
-        rb'.*"instance": "urn:uuid:[0-9a-f-]{36}", "violated-policies": \["' + name.encode() + rb'"\]\}'
+        rb'\{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":.*'
+        rb'"status":429,'
+        rb'.*"instance":"urn:uuid:[0-9a-f-]{36}","violated-policies":\["' + name.encode() + rb'"\]\}'
     )
     step: dict[str, object] = {
         "target": "/v1/items/1",

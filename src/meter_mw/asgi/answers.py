@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
@@ -94,10 +95,15 @@ def dress(meter: Meter, exchange: Exchange, raw: list[tuple[bytes, bytes]], scop
     _add(meter.responder.fields(exchange.admission), raw, scope)
 
 
+@lru_cache(maxsize=256)
+def _name(name: str) -> bytes:
+    """Give the name of a field as ASGI has it, in lower case."""
+    return name.lower().encode("latin-1")
+
+
 def _add(fields: Fields, raw: list[tuple[bytes, bytes]], scope: Scope) -> None:
     """Append fields, and let a script on another origin read them."""
-    for name, value in fields:
-        raw.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+    raw += [(_name(name), value.encode("latin-1")) for name, value in fields]
     if fields and b"origin" in dict(scope["headers"]):
         headers = MutableHeaders(raw=raw)
         exposing = exposed(", ".join(headers.getlist(_EXPOSING)) or None, fields)
