@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ from werkzeug.test import Client
 
 from meter_mw import current
 from meter_mw.journal import Entry, read_journal
+from meter_mw.meter import Meter
 from meter_mw.policy.problems import PolicyError
 from meter_mw.wsgi import MeterMiddleware
 from support.fakes.vendor import Asked, Said, Vendor
+from support.policies import request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -150,6 +153,29 @@ def test_a_backend_sees_the_same_event(tmp_path: Path, redis_url: str, receiver:
     ]
     assert {"usage.jsonl"} < {path.name for path in places}
     edge.meter.close()
+
+
+def test_a_request_with_nothing_to_remark_tells_of_its_client_too(tmp_path: Path) -> None:
+    """Whether the store was asked for it or not; and none does where the policy does not ask."""
+    limits = {"default": {"limits": [{"rate": "1000/second"}]}}
+    said: dict[str, object] = {
+        "version": 1,
+        "service": "shop",
+        "identity": {"secret": "s" * 32},
+        "plans": limits,
+    }
+    for asks in ({"ip": "truncated", "user_agent": "family"}, {}):
+        folder = tmp_path / str(len(asks))
+        meter = Meter(said | {"events": {"journal": str(folder), "privacy": asks}})
+        for _ in range(5):
+            asked = request(key="k", peer=f"{SEEN}.77", user_agent="curl/8")
+            exchange = meter.exchange(meter.admit(asked), "GET")
+            exchange.begin(200, None)
+            meter.conclude(exchange)
+        meter.close()
+        events = [json.loads(each.payload) for each in read_journal(folder) if isinstance(each, Entry)]
+        told = [(each["data"].get("ip"), each["data"].get("user_agent")) for each in events]
+        assert told == [(f"{SEEN}.0/24", "curl") if asks else (None, None)] * 5
 
 
 def test_a_policy_asks_for_no_more_than_that(tmp_path: Path, redis_url: str, receiver: Receiver) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,6 +128,21 @@ def test_who_comes_back_in_the_same_hour_is_added_to_what_is_kept(ledger: Ledger
     assert len(after["meter_usage_hours"]) == len(before["meter_usage_hours"]) - 1
     tokens = [row["units"] for row in after["meter_quantity_hours"] if row["subject"] == TOMBSTONE]
     assert tokens == [8]
+
+
+def test_no_page_of_a_file_has_the_name(tmp_path: Path) -> None:
+    """Nor its log of changes, while another process has the ledger open."""
+    ledger = SqliteLedger(tmp_path)
+    sink = SqlSink(ledger.address, SOURCE)
+    sink.send(EVENTS)
+    others = sqlite3.connect(ledger.path)
+    others.execute("SELECT count(*) FROM meter_events").fetchall()
+    LedgerPlace(Database(ledger.address)).erase(JANE, TOMBSTONE)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert "ledger.db-wal" in files
+    assert [name for name, text in files.items() if b"jane" in text] == []
+    others.close()
+    sink.close()
 
 
 def test_half_an_erasure_there_is_none(
