@@ -9,6 +9,7 @@ import click
 from meter_mw.cli.adjust import adjust
 from meter_mw.cli.audit import audit
 from meter_mw.cli.check import check
+from meter_mw.cli.dashboard import dashboard
 from meter_mw.cli.export import export
 from meter_mw.cli.features import features
 from meter_mw.cli.forget import forget
@@ -41,6 +42,7 @@ def main() -> None:
 main.add_command(adjust)
 main.add_command(audit)
 main.add_command(check)
+main.add_command(dashboard)
 main.add_command(export)
 main.add_command(forget)
 main.add_command(features)
