@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import sys
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from click.testing import CliRunner, Result
 
 from meter_mw.cli import main
 from meter_mw.journal import Entry, read_journal
+from meter_mw.ledger.database import Database
+from meter_mw.ledger.retention import Retention, advance
 from meter_mw.sinks.sql import SqlSink
 from support.ledgers import SOURCE, Ledger, PostgresLedger, SqliteLedger, usage
 
@@ -42,7 +45,7 @@ events: {{journal: var, sinks: [{{sql: "{ledger}"}}]}}
 ENVIRON = {"METER_KEY_SECRET": "a-secret-of-some-length", "ACME_KEY": "sk_acme", "METER_POLICY": None}
 DAY_US = 86_400_000_000
 NOW = int(datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp())
-TODAY = date(2026, 11, 21)
+NOON_US = NOW * 1_000_000
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -63,6 +66,21 @@ def _shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def shop(folder: Path, ledger: Ledger, signals: str = "holidays: []") -> None:
     """Have a policy, and ten weeks of a customer that spikes, one that is silent, and one that has come."""
     (folder / "meter.yaml").write_text(POLICY.format(ledger=ledger.address, signals=signals))
+    if not isinstance(ledger, SqliteLedger):
+        fill(ledger)
+    elif _filled:
+        ledger.path.write_bytes(_filled[0])
+    else:
+        fill(ledger)
+        _filled.append(ledger.path.read_bytes())
+
+
+_filled: list[bytes] = []
+"""The file of a ledger that was filled before."""
+
+
+def fill(ledger: Ledger) -> None:
+    """Have ten weeks of events."""
     days = dict.fromkeys(range(70), 30)
     send(ledger, "acme", days | {3: 200}, plan="pro", key="k1_a", status=200)
     send(ledger, "globex", {day: units for day, units in days.items() if day > 4}, status=200)
@@ -159,6 +177,33 @@ def test_each_is_emitted_once(ledger: Ledger, tmp_path: Path) -> None:
             path.unlink()
     assert run("--emit").stderr == "0 recorded, 5 on record already\n"
     assert rows("--kind", "spike") == [each for each in rows() if each["signal"] == "spike"]
+
+
+def test_a_stranger_records_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of another user in the journal's folder would be in the app's way."""
+    shop(tmp_path, SqliteLedger(tmp_path))
+    (tmp_path / "var").mkdir(exist_ok=True)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    result = run("--emit")
+    assert result.exit_code == 1
+    assert "belongs to" in result.stderr
+    assert list((tmp_path / "var").iterdir()) == []
+
+
+def test_what_the_ledger_forgets_is_not_told_again(tmp_path: Path) -> None:
+    """Where it keeps no events of a day, nobody can say whether its signals were told."""
+    ledger = SqliteLedger(tmp_path)
+    shop(tmp_path, ledger)
+    database = Database(ledger.address)
+    with database.connected() as connection:
+        advance(connection, Retention(events=DAY_US), NOON_US)
+    database.close()
+    result = run("--emit", "--kind", "spike", "--kind", "silence")
+    assert result.stderr.splitlines() == [
+        "0 recorded, 0 on record already",
+        "2 left out: the ledger keeps no events of then",
+    ]
+    assert journaled(tmp_path) == []
 
 
 def test_signals_change_no_usage(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from meter_mw.cli import ledgers, policies, tables
 from meter_mw.cli.customers import registered
 from meter_mw.cli.policies import refuse
 from meter_mw.cli.recording import record
+from meter_mw.cli.who import refuse_strangers
 from meter_mw.events import encode
 from meter_mw.journal import Entry, read_journal
 from meter_mw.model import BILLING_THRESHOLD_EVENT, SIGNAL_EVENT
@@ -139,6 +140,7 @@ def _emit(database: Database, rules: Policy, notices: Sequence[Notice]) -> None:
     """Record those that neither the journal nor the ledger has."""
     from meter_mw.ledger.daily import kept_since, recorded  # noqa: PLC0415 - needs an extra of this package
 
+    refuse_strangers(rules.events.journal)
     with _alone(rules.events.journal):
         kept_us = kept_since(database, "events") or 0
         forgotten = [each for each in notices if each.event.time_us < kept_us]
