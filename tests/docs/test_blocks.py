@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
+ELSEWHERE = ("policy.md", "prices.md", "tutorial.md", "how-to.md")
+"""Pages whose blocks have tests of their own."""
+
 PAGES = sorted(
     page
     for page in (
@@ -36,12 +39,19 @@ PAGES = sorted(
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("examples/**/*.md"),
     )
-    if page.name
-    not in ("policy.md", "prices.md", "tutorial.md", "how-to.md")  # whose blocks have tests of their own
+    if page.name not in ELSEWHERE
 )
 METER_MW = Path(sys.executable).with_name("meter-mw")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 WHOLE = "version: 1\nservice: docs\nidentity: {secret: '${METER_KEY_SECRET}'}\n"
+PRICED = (
+    WHOLE
+    + """
+keys: [{key: "${ACME_KEY}", subject: acme, plan: pro}]
+plans: {pro: {price: {base: 49.00, currency: USD, charges: [{meter: requests, unit: 0.10}]}}}
+events: {sinks: [sql]}
+"""
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Stand in an empty folder with the README's policy, as a newcomer would."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METER_KEY_SECRET", "k" * 32)
+    monkeypatch.setenv("ACME_KEY", "acme-try-me")
     monkeypatch.setenv("HOOK_SECRET", "h" * 32)
     monkeypatch.setenv("KAFKA_PASSWORD", "k" * 32)
     monkeypatch.setenv("NATS_TOKEN", "n" * 32)
@@ -204,8 +215,13 @@ def test_shell_commands_are_there(block: Block) -> None:
                 module, _, name = target.partition(":")
                 source = (block.page.parent / f"{module}.py").read_text()
                 assert re.search(rf"^{name} = ", source, re.MULTILINE)
-            case ["meter-mw", "usage" | "top" | "features" | "signals" as name, *arguments]:
-                Path("meter.yaml").write_text(f"{WHOLE}events: {{sinks: [sql]}}")
+            case [
+                "meter-mw",
+                "usage" | "top" | "features" | "signals" | "invoice" | "price" as name,
+                *arguments,
+            ]:
+                for policy in ("meter.yaml", "new.yaml"):
+                    Path(policy).write_text(PRICED)
                 (ledger,) = open_sinks(load("meter.yaml"))
                 Path("var/meter").mkdir(parents=True, exist_ok=True)
                 ledger.send([usage(1, source="urn:meter-mw:docs")])
