@@ -119,15 +119,16 @@ def test_who_comes_back_in_the_same_hour_is_added_to_what_is_kept(ledger: Ledger
     place.erase(JANE, TOMBSTONE)
     sink = SqlSink(ledger.address, SOURCE)
     sink.send([usage(6, subject=JANE, account="janes", tokens=1)])
+    sink.send([usage(7, subject=JANE, account="also-janes", tokens=1)])
     sink.close()
     before = rows(database)
     sums = requests_in(before)
     place.erase(JANE, TOMBSTONE)
     after = rows(database)
     assert requests_in(after) == sums
-    assert len(after["meter_usage_hours"]) == len(before["meter_usage_hours"]) - 1
+    assert len(after["meter_usage_hours"]) == len(before["meter_usage_hours"]) - 2
     tokens = [row["units"] for row in after["meter_quantity_hours"] if row["subject"] == TOMBSTONE]
-    assert tokens == [8]
+    assert tokens == [9]
 
 
 def test_no_page_of_a_file_has_the_name(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from meter_mw.policy.policy import Policy
     from meter_mw.privacy.held import Place
 
+_PATIENCE = 600.0
+"""Seconds that all of a subject in a ledger may take: it may be a year of events."""
+
 
 @contextmanager
 def opened(policy: Policy, subject: str) -> Iterator[list[Place]]:
@@ -71,7 +74,7 @@ def _ledgers(policy: Policy) -> list[Database]:
     from meter_mw.sinks.sql import address_of  # noqa: PLC0415
 
     addresses = [address_of(each.settings, policy.events.journal) for each in rules]
-    return [Database(each) for each in addresses if _is_there(each)]
+    return [Database(each, _PATIENCE) for each in addresses if _is_there(each)]
 
 
 def _is_there(address: str) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, delete, func, select, update
+from sqlalchemy import and_, bindparam, delete, func, select, update
 
 from meter_mw.ledger.tables import events, metadata, quantities
 from meter_mw.model import ADJUSTMENT_EVENT, REQUEST_EVENT
@@ -30,6 +30,12 @@ _IDENTITY = ("key", "ip", "user_agent")
 """What of an event's data says who it was, beside the subject and an account that is its alone."""
 
 _AT_ONCE = 500
+
+_ERASE_EVENT = (
+    update(events)
+    .where(events.c.id == bindparam("of"))
+    .values(key=None, account=bindparam("named"), raw=bindparam("event"))
+)
 
 
 def tables_of_subjects() -> list[Table]:
@@ -108,18 +114,15 @@ def _forget_announcements(connection: Connection, subject: str) -> int:
 def _rewrite_events(connection: Connection, subject: str, tombstone: SubjectId, accounts: set[str]) -> int:
     count, rows = 0, select(events.c.id, events.c.account, events.c.raw).where(events.c.subject == subject)
     while found := connection.execute(rows.limit(_AT_ONCE)).all():
-        for event_id, account, raw in found:
-            is_own = account in accounts
-            connection.execute(
-                update(events)
-                .where(events.c.id == event_id)
-                .values(
-                    subject=tombstone,
-                    key=None,
-                    account=tombstone if is_own else account,
-                    raw=_erased(raw, tombstone, is_own=is_own),
-                )
-            )
+        erased = [
+            {
+                "of": event_id,
+                "named": tombstone if account in accounts else account,
+                "event": _erased(raw, tombstone, is_own=account in accounts),
+            }
+            for event_id, account, raw in found
+        ]
+        connection.execute(_ERASE_EVENT.values(subject=tombstone), erased)
         count += len(found)
     return count
 
@@ -136,9 +139,14 @@ def _erased(raw: str, tombstone: SubjectId, *, is_own: bool) -> str:
 def _rename(
     connection: Connection, table: Table, subject: str, tombstone: SubjectId, accounts: set[str]
 ) -> int:
-    """Give rows the name of the tombstone; what it has there already, of an earlier erasure, is added up."""
+    """Give rows the name of the tombstone; those that are one then are added up.
+
+    So are two whose accounts are both erased, and what the tombstone has of an earlier erasure.
+    """
     mine = table.c.subject == subject
-    rows = [dict(row) for row in connection.execute(select(table).where(mine)).mappings()]
+    # In one step, as a forwarder may be adding to the same rows.
+    taken = delete(table).where(mine).returning(*table.columns)
+    rows = [dict(row) for row in connection.execute(taken).mappings()]
     if not rows:
         return 0
     for row in rows:
@@ -147,11 +155,11 @@ def _rename(
             row["account"] = tombstone
     keys = [column.name for column in table.primary_key]
     sums = [column.name for column in table.columns if not column.primary_key]
-    connection.execute(delete(table).where(mine))
-    is_there = connection.scalar(select(func.count()).select_from(table).where(table.c.subject == tombstone))
+    others = select(func.count()).select_from(table).where(table.c.subject == tombstone)
+    may_meet = len(accounts) > 1 or bool(connection.scalar(others))
     for row in rows:
         same = and_(*(table.c[name] == row[name] for name in keys))
         added = {name: table.c[name] + row[name] for name in sums}
-        if not (is_there and connection.execute(update(table).where(same).values(added)).rowcount):
+        if not (may_meet and connection.execute(update(table).where(same).values(added)).rowcount):
             connection.execute(table.insert().values(row))
     return len(rows)
