@@ -179,6 +179,17 @@ def test_each_is_emitted_once(ledger: Ledger, tmp_path: Path) -> None:
     assert rows("--kind", "spike") == [each for each in rows() if each["signal"] == "spike"]
 
 
+def test_a_signal_that_is_told_on_another_day_is_not_new(tmp_path: Path) -> None:
+    """As after a change of thresholds, or when usage arrives late."""
+    ledger = SqliteLedger(tmp_path)
+    shop(tmp_path, ledger)
+    assert run("--emit", "--kind", "silence").stderr == "1 recorded, 0 on record already\n"
+    shop(tmp_path, ledger, "silence: {days: 2}")
+    (silence,) = rows("--kind", "silence")
+    assert silence["day"] == "2026-11-18"
+    assert run("--emit", "--kind", "silence").stderr == "0 recorded, 1 on record already\n"
+
+
 def test_a_stranger_records_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of another user in the journal's folder would be in the app's way."""
     shop(tmp_path, SqliteLedger(tmp_path))

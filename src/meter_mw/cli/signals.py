@@ -143,15 +143,15 @@ def _emit(database: Database, rules: Policy, notices: Sequence[Notice]) -> None:
     refuse_strangers(rules.events.journal)
     with _alone(rules.events.journal):
         kept_us = kept_since(database, "events") or 0
-        forgotten = [each for each in notices if each.event.time_us < kept_us]
-        new = {each.event.id: each.event for each in notices if each.event.time_us >= kept_us}
-        known = recorded(database, new.keys()) | _journaled(rules.events.journal)
-        unknown = [encode(event) for name, event in new.items() if name not in known]
+        asked = [each for each in notices if each.event.time_us >= kept_us]
+        alike = frozenset[str]().union(*(each.alike for each in asked))
+        known = recorded(database, alike) | _journaled(rules.events.journal)
+        unknown = [encode(each.event) for each in asked if known.isdisjoint(each.alike)]
         if unknown:
             record(rules, unknown)
-    click.echo(f"{len(unknown)} recorded, {len(new) - len(unknown)} on record already", err=True)
-    if forgotten:
-        click.echo(f"{len(forgotten)} left out: the ledger keeps no events of then", err=True)
+    click.echo(f"{len(unknown)} recorded, {len(asked) - len(unknown)} on record already", err=True)
+    if len(asked) < len(notices):
+        click.echo(f"{len(notices) - len(asked)} left out: the ledger keeps no events of then", err=True)
 
 
 def _journaled(folder: Path) -> set[str]:

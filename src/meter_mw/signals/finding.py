@@ -28,6 +28,8 @@ QUIET = {
     Kind.SPIKE: 7,
     Kind.PRESSURE: 28,
     Kind.ERRORS: 7,
+    Kind.FIRST_USE: 28,
+    Kind.NEW_ROUTE: 28,
 }
 """Days without a signal, after which the same one is told again; one that goes on is told once."""
 
@@ -76,8 +78,8 @@ def _of_subject(
     def falls(day: int) -> Found | None:
         """Leave what is silent, or was in the days that are added up, to silence."""
         found = drop(history, day, crowd)
-        days = range(day - history.rules.drop_days, day + 1)
-        return None if found and any(silence(history, each, crowd) for each in days) else found
+        added_up = range(day - history.rules.drop_days, day + 1)
+        return None if found and any(silence(history, each, crowd) for each in added_up) else found
 
     looks: Mapping[Kind, Callable[[int], Found | None]] = {
         Kind.DROP: falls,
@@ -95,12 +97,8 @@ def _of_limits(history: History, caps: Sequence[CapUse], days: range) -> Iterato
     for day, found in _onsets(partial(refused, history), days, quiet):
         yield _signal(history.subject, Kind.PRESSURE, day, found, REFUSED)
     for use in caps:
-        for day, found in _onsets(partial(_pressed, use, history.rules), days, quiet):
+        for day, found in _onsets(partial(pressed, use, history.rules), days, quiet):
             yield _signal(history.subject, Kind.PRESSURE, day, found, use.limit)
-
-
-def _pressed(use: CapUse, rules: SignalRules, day: int) -> Found | None:
-    return pressed(use, day, rules)
 
 
 def _first_uses(evidence: Evidence, days: range) -> Iterator[Signal]:

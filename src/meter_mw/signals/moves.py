@@ -27,7 +27,6 @@ _GAPS = 2
 _LEAST_ACTIVE = 5
 """Active days in the weeks before, without which no silence is told."""
 
-
 _WEEK = 7
 _MOST_DAYS = 28
 """Holidays that are left out before a drop is no longer looked for."""

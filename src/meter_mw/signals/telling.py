@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from meter_mw.model import BILLING_THRESHOLD_EVENT, SIGNAL_EVENT, SubjectId, UsageEvent
 from meter_mw.policy.terms import digest_of
 from meter_mw.signals.caps import day_of, start_of
+from meter_mw.signals.finding import QUIET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,11 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What is told of a subject: a signal, or a threshold of its bill, and the event that says so."""
+    """What is told of a subject: a signal, or a threshold of its bill, and the event that says so.
+
+    `alike` are the ids of events that would say the same, one of which is enough: usage that arrives late, or
+    other thresholds, may have a signal told on another day than it was.
+    """
 
     day: date
     subject: str
@@ -43,6 +48,7 @@ class Notice:
     score: float | None
     evidence: Mapping[str, Figure]
     event: UsageEvent
+    alike: frozenset[str]
 
 
 BILL = "bill"
@@ -51,16 +57,28 @@ BILL = "bill"
 
 def of_signal(policy: Policy, signal: Signal) -> Notice:
     """Give the notice of a signal. Its id is of the subject, kind, day and what it is about."""
-    kind, day = signal.kind.value, signal.day.isoformat()
-    digest = digest_of(policy.source, signal.subject, kind, day, signal.about, size=16)
-    data: dict[str, object] = {"day": day, "score": signal.score}
+    kind, quiet = signal.kind.value, QUIET[signal.kind]
+    data: dict[str, object] = {"day": signal.day.isoformat(), "score": signal.score}
     if signal.about:
         data["about"] = signal.about
     data |= {"evidence": dict(signal.evidence), "policy": policy.digest}
     ended_us = start_of(signal.day.toordinal() + 1)
-    subject = SubjectId(signal.subject)
-    event = UsageEvent(f"signal-{digest}", policy.source, subject, ended_us, data, SIGNAL_EVENT.format(kind))
-    return Notice(signal.day, signal.subject, kind, signal.about, signal.score, signal.evidence, event)
+    event = UsageEvent(
+        _id(policy, signal, signal.day),
+        policy.source,
+        SubjectId(signal.subject),
+        ended_us,
+        data,
+        SIGNAL_EVENT.format(kind),
+    )
+    near = (signal.day + timedelta(days=away) for away in range(-quiet, quiet + 1))
+    alike = frozenset(_id(policy, signal, day) for day in near)
+    return Notice(signal.day, signal.subject, kind, signal.about, signal.score, signal.evidence, event, alike)
+
+
+def _id(policy: Policy, signal: Signal, day: date) -> str:
+    parts = (policy.source, signal.subject, signal.kind.value, day.isoformat(), signal.about)
+    return f"signal-{digest_of(*parts, size=16)}"
 
 
 def of_bill(policy: Policy, announcement: Announcement, now_us: int) -> Notice:
@@ -87,7 +105,7 @@ def of_bill(policy: Policy, announcement: Announcement, now_us: int) -> Notice:
     name = f"billing-threshold-{reached.id}"
     event = UsageEvent(name, policy.source, subject, now_us, data, BILLING_THRESHOLD_EVENT)
     day = date.fromordinal(day_of(now_us))
-    return Notice(day, announcement.subject, BILL, reached.of, None, figures, event)
+    return Notice(day, announcement.subject, BILL, reached.of, None, figures, event, frozenset([name]))
 
 
 def _plain(amount: Decimal | int) -> str | int:

@@ -95,7 +95,7 @@ class CapUse:
         return self.used.get(day, 0) / self.cap
 
 
-def pressed(use: CapUse, day: int, rules: SignalRules) -> Found | None:
+def pressed(use: CapUse, rules: SignalRules, day: int) -> Found | None:
     """Say how long a subject has stood close to the end of a cap."""
     month = range(day - MONTH + 1, day + 1)
     above = sum(use.level(each) >= rules.pressure_level for each in month)
