@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from werkzeug.test import Client
@@ -21,12 +24,14 @@ from meter_mw.meter import open_sinks
 from meter_mw.policy.identity import Credential, pseudonym
 from meter_mw.wsgi import MeterMiddleware
 from support.ledgers import usage
+from support.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+METER_MW = Path(sys.executable).with_name("meter-mw")
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "how-to.md").read_text()
 POLICIES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -110,12 +115,35 @@ class Shop:
         mine = {"ID": self.key, "EVENT": self.event}
         program, *arguments = [mine.get(word, word) for word in words]
         assert program == "meter-mw"
+        if "dashboard" in arguments:
+            self.shows(arguments)
+            return
         result = CliRunner().invoke(main, arguments, catch_exceptions=False)
         if line in FINDINGS:
             assert result.exit_code == 1
             assert FINDINGS[line] in result.stderr
         else:
             assert result.exit_code == 0, result.output
+
+    def shows(self, arguments: list[str]) -> None:
+        """Start what serves until it is interrupted, and look at its first page."""
+        address = f"127.0.0.1:{free_port()}"
+        words = [METER_MW, *(address if ":" in word else word for word in arguments)]
+        server = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        try:
+            while True:
+                assert server.poll() is None, "it has ended"
+                try:
+                    answer = httpx.get(f"http://{address}/")
+                except httpx.TransportError:
+                    time.sleep(0.05)
+                else:
+                    break
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+        assert answer.status_code == 200
+        assert "acme" in answer.text
 
 
 @pytest.fixture
