@@ -119,7 +119,7 @@ class Books:
         position = self._recorded(
             self._written(admission, method, receipt), settlement, admission.asked_us, settled=settled
         )
-        if admission.charges:
+        if admission.charges or self._trail.bills:
             self._trail.leave(admission.rid)
         return Booked(None if settled else settlement, position)
 

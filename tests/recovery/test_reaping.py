@@ -16,6 +16,7 @@ import pytest
 from meter_mw.journal import Entry, read_journal
 from meter_mw.meter import Meter
 from meter_mw.policy.delivery import Reap
+from meter_mw.policy.terms import Plan
 from support.policies import EGRESS, cap, policy, request, sink
 
 if TYPE_CHECKING:
@@ -127,6 +128,23 @@ def test_bill_bills_what_the_app_was_handed(tmp_path: Path, redis_url: str) -> N
         assert sorted(each["response_bytes"] for each in reaped) == [0, 70]  # type: ignore[type-var]
         assert all((each["status"], each["requests"]) == (0, 1) for each in reaped)
         assert len(recorded(tmp_path)) == 3
+    finally:
+        meter.close()
+
+
+@pytest.mark.parametrize("store", ["memory", "redis"])
+def test_what_no_limit_is_on_is_crossed_out_too(store: str, tmp_path: Path, redis_url: str) -> None:
+    """An ended request is in no register: its successor would bill it once more."""
+    made = rules(tmp_path, redis_url if store == "redis" else "memory://", "bill")
+    meter = Meter(replace(made, plans={"default": Plan("default")}))
+    try:
+        exchange = meter.exchange(meter.admit(request(key="k")), "GET")
+        register = meter._trail.register
+        assert register is not None
+        assert not register.is_empty
+        exchange.begin(200, None)
+        meter.conclude(exchange)
+        assert register.is_empty
     finally:
         meter.close()
 
