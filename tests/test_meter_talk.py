@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from meter_mw.admission import Answer
-from meter_mw.meter import Meter
+from meter_mw.meter import Meter, Pending
 from meter_mw.policy.identity import Credential
 from meter_mw.policy.policy import Unknown
 from meter_mw.policy.terms import KeyEntry
 from meter_mw.resolving import ResolverDesk
+from meter_mw.rids import new_rid
 from meter_mw.stores.access import Stores
-from meter_mw.stores.memory import MemoryStore
+from meter_mw.stores.memory import MemoryStore, system_clock_us
 from meter_mw.stores.port import Admit, Cancel, StoreUnavailable, Tally, Verdict
+from meter_mw.stores.redis_link import StoreClock
 from meter_mw.talk import Resolve, ResolverUnavailable
 from support.policies import key_of, policy, rate, request, sink
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from meter_mw.admission import Admission
     from meter_mw.stores.port import Closing
+    from meter_mw.talk import Conversation
 
 CANARY = "sk_canary_5f1d7c"
 ENTRY = KeyEntry("acme")
@@ -287,6 +290,60 @@ def test_an_admission_that_breaks_off_is_cancelled(
     with pytest.raises(fault):
         ask(meter)
     assert [type(each) for each in closings] == [Cancel]
+
+
+@pytest.mark.parametrize("ask", [blocking, awaited])
+def test_a_conversation_that_breaks_off_ends_there_and_then(
+    ask: Callable[[Meter], Admission], open_meter: Callable[..., Meter]
+) -> None:
+    """What it took is given back, whoever holds on to it: who collects garbage may hold the lock for that."""
+    meter = open_meter(unknown=Unknown.ACCEPT)
+    ends: list[str] = []
+
+    class Broken(Patient):
+        def admit(self, command: Admit, *, patience_us: int = 0) -> Tally:
+            raise KeyboardInterrupt
+
+    def talk() -> Conversation[None]:
+        try:
+            yield Admit(new_rid(0), "t", 0, ())
+        finally:
+            ends.append("given back")
+
+    wire(meter, Broken(), ask)
+    held = talk()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(meter._driver.adrive(held)) if ask is awaited else meter._driver.drive(held)
+    assert ends == ["given back"]
+
+
+def awaited_alone(meter: Meter) -> Admission:
+    """Ask as an ASGI edge does, and let go of the loop's connection."""
+
+    async def ask() -> Admission:
+        admission = await meter.aadmit(request(key=CANARY))
+        await meter.aflush()
+        return admission
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("ask", [blocking, awaited_alone])
+def test_whoever_asks_learns_the_time_of_the_store(
+    ask: Callable[[Meter], Admission],
+    open_meter: Callable[..., Meter],
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine whose clock is an hour behind is late once, and then no more."""
+    behind = (lambda: system_clock_us() - 3_600_000_000,)
+    monkeypatch.setattr(StoreClock.__init__, "__defaults__", behind)
+    meter = open_meter(unknown=Unknown.ACCEPT, store=redis_url)
+    assert ask(meter).answer is Answer.ALLOWED
+    begun = meter.begin(request(key=CANARY))
+    assert isinstance(begun, Pending)
+    begun.talk.close()
+    assert abs(begun.now_us - system_clock_us()) < 60_000_000
 
 
 def test_an_outage_of_the_store_is_thrown_in(open_meter: Callable[..., Meter]) -> None:

@@ -12,6 +12,7 @@ from meter_mw.core import admit
 from meter_mw.leasing.lease import Grant
 from meter_mw.leasing.pool import Pool
 from meter_mw.policy.identity import QueryKey
+from meter_mw.policy.keyring import Keyring, Secret
 from meter_mw.policy.policy import Mode
 from meter_mw.policy.terms import ChargeRules, Exemption, KeyEntry, Scope, Speed
 from meter_mw.quota import OnDeny
@@ -70,7 +71,7 @@ class Desk:
             talk.send(self.store.admit(command))
         except StopIteration as end:
             admission: Admission = end.value
-            self.turnstile.meet(wanted, admission)
+            self.turnstile.meet(wanted, admission, self.now_us)
             return admission
         raise AssertionError("the store was asked twice")
 
@@ -134,7 +135,7 @@ def test_what_is_unusual_takes_a_conversation(unusual: Request) -> None:
     keys = {"k": KeyEntry("acme"), "free": KeyEntry("acme", exemption=Exemption.COUNTED)}
     desk = Desk(policy(*BOTH, routes=routes, keys=keys))
     for key in ("k", "free"):
-        desk.turnstile.meet(request(key=key), desk.talked(request(key=key)))
+        desk.turnstile.meet(request(key=key), desk.talked(request(key=key)), desk.now_us)
     for pool in desk.pools.values():
         desk.lend(pool, 20)
     assert desk.at_once(request(key="k")) is not None
@@ -181,10 +182,29 @@ def test_whom_a_resolver_describes_is_asked_for_each_time() -> None:
         desk.lend(pool, 20)
     assert desk.at_once(request(key="k")) is not None
     stranger = desk.rules.stranger("k1_x", key="k1_x")
-    desk.turnstile.meet(
-        request(key="x"), Admission(Answer.ALLOWED, new_rid(0), 0, desk.rules.route("GET", "/"), stranger)
-    )
+    admission = Admission(Answer.ALLOWED, new_rid(0), 0, desk.rules.route("GET", "/"), stranger)
+    desk.turnstile.meet(request(key="x"), admission, desk.now_us)
     assert desk.at_once(request(key="x")) is None
+
+
+def test_a_caller_is_known_by_the_secret_that_named_it() -> None:
+    """One whose request began under the last secret, and was answered under the next, is named anew."""
+    edge_us = NOW_US + SECOND_US
+    ring = Keyring((Secret("k1", b"o" * 32), Secret("k2", b"n" * 32, edge_us)))
+    desk = Desk(policy(leased(rate(1_000)), keyring=ring))
+    talk = admit(desk.rules, request(key="k"), new_rid(0), edge_us - 1, readies=desk.readies)
+    command = next(talk)
+    desk.now_us = edge_us
+    assert isinstance(command, Admit)
+    with pytest.raises(StopIteration) as end:
+        talk.send(desk.store.admit(command))
+    assert end.value.value.now_us == edge_us
+    desk.turnstile.meet(request(key="k"), end.value.value, edge_us - 1)
+    (pool,) = desk.pools.values()
+    desk.lend(pool, 20)
+    assert desk.at_once(request(key="k")) is None
+    desk.now_us -= 1
+    assert desk.at_once(request(key="k")) is not None
 
 
 # What is lent in part

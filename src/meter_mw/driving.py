@@ -63,6 +63,8 @@ class Driver:
         except StopIteration as end:
             result: _T = end.value
             return result
+        finally:
+            talk.close()  # here and now: what it took is not given back by whoever collects garbage
 
     async def adrive(self, talk: Conversation[_T]) -> _T:
         """Hold the conversation with partners that are awaited; nothing else differs."""
@@ -81,6 +83,8 @@ class Driver:
         except StopIteration as end:
             result: _T = end.value
             return result
+        finally:
+            talk.close()  # here and now: what it took is not given back by whoever collects garbage
 
     def _until_us(self) -> int:
         return _monotonic_us() + self._policy.deadline_us

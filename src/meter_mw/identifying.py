@@ -117,6 +117,7 @@ class Acquaintances:
         self._reads_query = any(isinstance(place, QueryKey) for place in places)
         self._changes = policy.resolver is not None or policy.registry
         self._keyring = policy.identity.keyring
+        self._rotates = self._keyring.rotates
         self._known: Recent[bytes, Caller] = Recent(_MOST_KNOWN)
 
     def find(self, request: Request, now_us: int) -> Caller | None:
@@ -127,7 +128,7 @@ class Acquaintances:
         return found
 
     def meet(self, request: Request, caller: Caller, now_us: int) -> None:
-        """Be told who made a request, which was decided at `now_us`."""
+        """Be told who made a request, which was identified at `now_us`: the secret of then has named it."""
         if caller.key is None:
             self._known.put(self._words(request, now_us, with_address=True), caller)
         elif not self._changes or self._policy.listed(caller.key) is caller:
@@ -139,6 +140,6 @@ class Acquaintances:
             said.append(request.query)
         if with_address:
             said += (request.peer, request.field("x-forwarded-for"))
-        if self._keyring.rotates:
+        if self._rotates:
             said.append(self._keyring.at(now_us).id)
         return hashlib.blake2b(marshal.dumps(said, 2), key=self._secret, digest_size=16).digest()

@@ -68,9 +68,13 @@ FLUSH_S = 5.0
 
 
 class Pending(NamedTuple):
-    """A request that somebody has to be asked about; `is_known` says that nobody need ask who makes it."""
+    """A request of `now_us` that somebody has to be asked about.
+
+    `is_known` says that nobody need ask who makes it.
+    """
 
     request: Request
+    now_us: int
     talk: Conversation[Admission]
     is_known: bool
 
@@ -88,7 +92,7 @@ class Meter:
         self.responder = Responder(self.policy)
         self._body = refusal or problem
         self._store, self._async_store = open_stores(self.policy.store)
-        self._now_us = (self._async_store or self._store).now_us
+        self._now_us = self._store.now_us
         if self.policy.store_check is StoreCheck.REFUSE:
             refuse_unsafe(self._store)
         events = self.policy.events
@@ -138,7 +142,7 @@ class Meter:
             if isinstance(decided, Admission):
                 return self._with_evidence(request, decided) if self._tells_of_clients else decided
             if decided is not None:
-                return Pending(request, decided, is_known=True)
+                return Pending(request, now_us, decided, is_known=True)
         talk = core.admit(
             self.policy,
             request,
@@ -148,7 +152,7 @@ class Meter:
             records=self._books.takes_requests,
             learning=self._recoverer.learning,
         )
-        return Pending(request, talk, is_known=False)
+        return Pending(request, now_us, talk, is_known=False)
 
     def admit(self, request: Request) -> Admission:
         """Decide a request, waiting for the store at most as long as the policy says."""
@@ -170,7 +174,7 @@ class Meter:
         """Take back what an admission without an answer may have been charged; tell what it reached."""
         request = begun.request
         if not begun.is_known:
-            self._turnstile.meet(request, admission)
+            self._turnstile.meet(request, admission, begun.now_us)
         if admission.answer is Answer.UNAVAILABLE and admission.charges:
             self._books.cancel(admission)
         if admission.reached:
@@ -189,12 +193,12 @@ class Meter:
 
         Where nobody can be told the answer is an admission to `refuse`.
         """
-        now_us = self._store.now_us()
+        now_us = self._now_us()
         return self._driver.drive(reporting.usage(self.policy, request, new_rid(now_us), now_us))
 
     async def ausage(self, request: Request) -> Usage | Admission:
         """Tell a caller how it stands without holding up the event loop; see `usage`."""
-        now_us = (self._async_store or self._store).now_us()
+        now_us = self._now_us()
         return await self._driver.adrive(reporting.usage(self.policy, request, new_rid(now_us), now_us))
 
     def refuse(self, admission: Admission) -> tuple[Refusal, Fields, bytes]:
@@ -331,15 +335,18 @@ def _monotonic_us() -> int:
 def open_stores(url: str) -> tuple[Store, AsyncStore | None]:
     """Open the store of a policy; memory never makes anyone wait, and so has no asynchronous twin.
 
-    Nothing is connected yet. Raises PolicyError for a URL that no connection understands.
+    Twins share their guess at the store's time: who asks seldom knows what the other has learned. Nothing is
+    connected yet. Raises PolicyError for a URL that no connection understands.
     """
     if url.startswith("memory:"):
         return MemoryStore(closed_us=_MEMORY_CLOSED_US), None
     from meter_mw.stores.aredis_store import open_async_store  # noqa: PLC0415 - memory needs no client
+    from meter_mw.stores.redis_link import StoreClock  # noqa: PLC0415
     from meter_mw.stores.redis_store import open_store  # noqa: PLC0415
 
+    guess = StoreClock()
     try:
-        return open_store(url), open_async_store(url)
+        return open_store(url, guess=guess), open_async_store(url, guess=guess)
     except ValueError as mistake:
         raise PolicyError([Problem(str(mistake), path="store")]) from None
 

@@ -50,7 +50,7 @@ class Turnstile:
         asked = Admission(Answer.ALLOWED, new_rid(now_us), now_us, route, caller, sized=sized)
         return decide(policy, asked, ready)
 
-    def meet(self, request: Request, admission: Admission) -> None:
-        """Be told what a conversation has found out about the caller of a request."""
+    def meet(self, request: Request, admission: Admission, now_us: int) -> None:
+        """Be told what a conversation that began at `now_us` has found out about the caller of a request."""
         if self._is_open and admission.caller is not None and request.method != "OPTIONS":
-            self._acquaintances.meet(request, admission.caller, admission.now_us)
+            self._acquaintances.meet(request, admission.caller, now_us)

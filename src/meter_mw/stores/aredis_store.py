@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 def open_async_store(
-    url: str, *, clock: Callable[[], int] | None = None
+    url: str, *, clock: Callable[[], int] | None = None, guess: StoreClock | None = None
 ) -> AsyncRedisStore | AsyncClusterStore:
     """Open a store by URL: see `open_store`; no loop need run yet."""
     if is_cluster(url):
         from meter_mw.stores.cluster_astore import AsyncClusterStore  # noqa: PLC0415 - it is made of these
 
-        return AsyncClusterStore(read_cluster_url(url), clock=clock)
-    return AsyncRedisStore(read_url(url), clock=clock)
+        return AsyncClusterStore(read_cluster_url(url), clock=clock, guess=guess)
+    return AsyncRedisStore(read_url(url), clock=clock, guess=guess)
 
 
 class AsyncRedisStore:
@@ -46,10 +46,12 @@ class AsyncRedisStore:
     Each loop has one connection, on which all its calls share writes and reads.
     """
 
-    def __init__(self, address: Address, *, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, address: Address, *, clock: Callable[[], int] | None = None, guess: StoreClock | None = None
+    ) -> None:
         self._address = address
         self._clock = clock
-        self._store_clock = StoreClock()
+        self._store_clock = guess or StoreClock()
         self._pid = os.getpid()
         self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
         self._left_to_parent: list[object] = []

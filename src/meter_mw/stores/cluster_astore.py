@@ -30,10 +30,12 @@ class AsyncClusterStore:
     Each loop has one connection to each node, and nodes are asked at the same time.
     """
 
-    def __init__(self, seeds: Seeds, *, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, seeds: Seeds, *, clock: Callable[[], int] | None = None, guess: StoreClock | None = None
+    ) -> None:
         self._seeds = seeds
         self._clock = clock
-        self._store_clock = StoreClock()
+        self._store_clock = guess or StoreClock()
         self._slots = SlotMap(seeds)
         self._nodes: dict[Place, AsyncRedisStore] = {}
         self._background = ClusterStore(seeds, clock=clock)

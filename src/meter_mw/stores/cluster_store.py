@@ -29,10 +29,12 @@ _UNDONE_WITHIN_S = 1.0
 class ClusterStore:
     """Quota state in a Redis Cluster; one per process is enough for all threads, and for its children."""
 
-    def __init__(self, seeds: Seeds, *, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, seeds: Seeds, *, clock: Callable[[], int] | None = None, guess: StoreClock | None = None
+    ) -> None:
         self._seeds = seeds
         self._clock = clock
-        self._store_clock = StoreClock()
+        self._store_clock = guess or StoreClock()
         self._slots = SlotMap(seeds)
         self._nodes: dict[Place, RedisStore] = {}
         self._undo = Settler(self)

@@ -168,7 +168,7 @@ def _host_and_port(options: dict[str, object]) -> str:
 
 
 class StoreClock:
-    """The best guess at the store's time: this machine's, put right by every reply."""
+    """The best guess at the store's time: this machine's, put right by every reply, whoever has asked."""
 
     def __init__(self, local: Callable[[], int] = system_clock_us) -> None:
         self.local = local

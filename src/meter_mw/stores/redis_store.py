@@ -47,27 +47,33 @@ if TYPE_CHECKING:
 
 
 def open_store(
-    url: str, *, connections: int | None = None, clock: Callable[[], int] | None = None
+    url: str,
+    *,
+    connections: int | None = None,
+    clock: Callable[[], int] | None = None,
+    guess: StoreClock | None = None,
 ) -> RedisStore | ClusterStore:
     """Open a store by URL: redis, rediss, valkey, valkeys, unix or redis+unix; nothing is connected yet.
 
     Those of a cluster are redis+cluster, rediss+cluster, valkey+cluster and valkeys+cluster. `clock` replaces
-    the server's time, for tests.
+    the server's time, for tests. `guess` is what is known of that, where another store learns it too.
     """
     if is_cluster(url):
         from meter_mw.stores.cluster_store import ClusterStore  # noqa: PLC0415 - it is made of these stores
 
-        return ClusterStore(read_cluster_url(url, connections), clock=clock)
-    return RedisStore(read_url(url, connections), clock=clock)
+        return ClusterStore(read_cluster_url(url, connections), clock=clock, guess=guess)
+    return RedisStore(read_url(url, connections), clock=clock, guess=guess)
 
 
 class RedisStore:
     """Quota state in Redis; one per process is enough for all threads, and for children that it forks."""
 
-    def __init__(self, address: Address, *, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, address: Address, *, clock: Callable[[], int] | None = None, guess: StoreClock | None = None
+    ) -> None:
         self._address = address
         self._clock = clock
-        self._store_clock = StoreClock()
+        self._store_clock = guess or StoreClock()
         self._pools: dict[int, _Pool] = {}
         self._pool()
 
