@@ -44,6 +44,7 @@ events:
     - {stripe: acct_shop, secret: "${STRIPE_KEY:-sk_canary}", by: call, window: 1 hour, meters: {requests: c}}
 """
 DEFAULT = {"ip", "user_agent"}
+DONE = "until its segment is done (8 MiB, or its process has ended)"
 
 
 @pytest.fixture
@@ -77,7 +78,11 @@ def test_it_names_every_field_and_meter_and_no_field_that_is_not_asked_for(folde
 def test_it_names_every_place_and_how_long_it_keeps_what(folder: Path) -> None:
     found = as_json(folder, HEAD + EVERYTHING)["destinations"]
     assert [(each["name"], each["at"], each["kept"]) for each in found] == [
-        ("journal", "/srv/meter", "until every destination has it, and 36 hours more"),
+        (
+            "journal",
+            "/srv/meter",
+            f"{DONE}, every destination has it, and 36 hours more",
+        ),
         ("parked events", "/srv/meter", "until the operator deletes the file, or the subject is forgotten"),
         ("seals", "/srv/meter", "until the operator deletes them: they prove bills"),
         ("store", "Redis", "until the period of the limit is over"),

@@ -27,7 +27,10 @@ class JournalPlace:
     """The segments of a journal. They are sealed, so nothing in them changes: they go when they are old."""
 
     name = "journal"
-    remains = "until every sink has them and events.retention has passed; then their segments are deleted"
+    remains = (
+        "until their segment is done (8 MiB, or its process has ended), every sink has it,"
+        " and events.retention has passed"
+    )
 
     def __init__(self, directory: Path, sinks: Sequence[str]) -> None:
         self._directory = directory

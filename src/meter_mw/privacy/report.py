@@ -114,7 +114,9 @@ def _own(policy: Policy) -> Iterator[Destination]:
     """Give the places of the meter itself."""
     events, at = policy.events, str(policy.events.journal)
     kept = _span(events.retention_us // _S_US)
-    yield Destination("journal", at, "every event", f"until every destination has it, and {kept} more")
+    done = "until its segment is done (8 MiB, or its process has ended)"
+    until = f"{done}, every destination has it, and {kept} more"
+    yield Destination("journal", at, "every event", until)
     yield Destination(
         "parked events",
         at,

@@ -20,7 +20,7 @@ from meter_mw.policy.yaml12 import Entries, Items, Scalar
 from meter_mw.quota import Cap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import date
 
     from meter_mw.policy.terms import Limit, Plan
@@ -133,7 +133,7 @@ def _midnight_us(day: date, zone: str) -> int:
 
 
 def complain_of_edges(
-    field: Field, identity: IdentityRules, plans: Iterable[Plan], limits: Iterable[Limit], edges: Edges
+    field: Field, identity: IdentityRules, plans: Sequence[Plan], limits: Sequence[Limit], edges: Edges
 ) -> None:
     """Note each secret that comes into force in the middle of a period of keys that no list names.
 
