@@ -99,8 +99,8 @@ class Admission(NamedTuple):
     part of a long exchange `first` is the rid of its first, and `part` its number. `sized` says that the
     length of the request's body was declared. `asked_us` is when the store charged it, or may have; 0 where
     it surely did not. What is `lent` the store was not asked for: `lines`, `charges`, `windows`, `granted`
-    and `standings` are about the rest. `evidence` are fields of its events that the policy asks for beyond the
-    default ones.
+    and `standings` are about the rest. `evidence` are fields of its events that the policy asks for beyond
+    the default ones.
     """
 
     answer: Answer

@@ -327,7 +327,9 @@ def test_literals_are_fine_as_secrets_of_a_mapping_and_taken_verbatim() -> None:
     )
     assert policy.identity.keyring.oldest.value == b"pa$$word-of-canary-0123"
     assert policy.listed(acme(policy)) is not None
-    assert policy.listed(pseudonym(policy.identity.keyring.oldest.value, Credential("canary-other"))) is not None
+    assert (
+        policy.listed(pseudonym(policy.identity.keyring.oldest.value, Credential("canary-other"))) is not None
+    )
     assert policy.events.sinks == (sink("http", "https://billing.example/", secret="canary$hook"),)
 
 
