@@ -16,7 +16,7 @@ import pytest
 from meter_mw.admission import Answer
 from meter_mw.meter import Meter
 from meter_mw.policy.problems import PolicyError
-from support.policies import policy, rate, request, sink
+from support.policies import policy, preflight, rate, request, route, sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,6 +70,33 @@ def test_one_event_for_one_exchange_however_often_it_is_finished(
         meter.finish(exchange)
     assert meter.flush()
     assert len((tmp_path / "usage.jsonl").read_text().splitlines()) == 1
+
+
+def test_forms_are_kept_for_events_that_come_again(tmp_path: Path) -> None:
+    """Preflights of one address have one; what has a price of its own has none, and the event says it."""
+    prices = iter((3, 4))
+    rules = policy(
+        rate(1_000),
+        routes=[route("/v1/orders"), route("/priced", pricing=lambda _: next(prices))],
+        journal=tmp_path / "journal",
+        sinks=[sink("file", tmp_path / "usage.jsonl")],
+    )
+    meter = Meter(rules)
+    for _ in range(2):
+        for wanted in (preflight(), request("/priced", key="k")):
+            exchange = meter.exchange(meter.admit(wanted), wanted.method)
+            exchange.begin(200, None)
+            meter.finish(exchange)
+    assert len(meter._books._forms) == 1
+    assert meter.flush()
+    meter.close()
+    told = [json.loads(line)["data"] for line in (tmp_path / "usage.jsonl").read_text().splitlines()]
+    assert [(each["method"], each["requests"]) for each in told] == [
+        ("OPTIONS", 0),
+        ("GET", 3),
+        ("OPTIONS", 0),
+        ("GET", 4),
+    ]
 
 
 def test_memory_in_several_processes_is_warned_of(

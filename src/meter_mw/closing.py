@@ -101,9 +101,13 @@ def is_settled(policy: Policy, admission: Admission, receipt: Receipt) -> bool:
 
 
 def is_plain(admission: Admission, receipt: Receipt) -> bool:
-    """Say whether there is nothing to remark of a request, so that a form has room for its event."""
+    """Say whether there is nothing to remark of a request, so that a form has room for its event.
+
+    One with a price of its own has none: each would be a form for itself.
+    """
     return not (
-        receipt.reported
+        admission.route.pricing
+        or receipt.reported
         or receipt.request_messages
         or receipt.response_messages
         or receipt.limited_by

@@ -11,6 +11,7 @@ request is not served.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from meter_mw.admission import Admission, Answer, Lent, Refused
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meter_mw.leasing.pool import Share
-    from meter_mw.model import Request, RequestId
+    from meter_mw.model import Meter, Request, RequestId
     from meter_mw.policy.policy import Caller, Policy, Route
     from meter_mw.policy.terms import Limit
     from meter_mw.ready import Part, Ready
@@ -78,7 +79,7 @@ def admit(
     if caller.exemption is Exemption.FREE:
         return Admission(Answer.EXEMPT, rid, now_us, route)
     if request.is_preflight and caller.key is None:
-        return Admission(Answer.ALLOWED, rid, now_us, _free(route, policy), caller)
+        return Admission(Answer.ALLOWED, rid, now_us, _free(route, policy.meters), caller)
     route = yield from _priced(route, request)
     asked = Admission(Answer.ALLOWED, rid, now_us, route, caller, sized=request.declared is not None)
     if Exemption.COUNTED not in (route.exemption, caller.exemption):
@@ -156,9 +157,10 @@ def _is_unsure(limit: Limit) -> bool:
     return isinstance(limit.quota, Cap) and closed and not limit.shadow
 
 
-def _free(route: Route, policy: Policy) -> Route:
+@lru_cache(maxsize=256)
+def _free(route: Route, meters: tuple[Meter, ...]) -> Route:
     """Give the route as it is for preflights: recorded, and neither limited nor billed."""
-    counts = (meter.name for meter in policy.meters if meter.count is Count.REQUESTS)
+    counts = (meter.name for meter in meters if meter.count is Count.REQUESTS)
     return replace(route, costs=tuple((name, 0) for name in counts))
 
 
