@@ -163,9 +163,8 @@ def invoice(customer: Customer, environment: dict[str, str]) -> bool:
     amounts = [line["amount"] for line in bill["lines"]]
     right = sum(map(Decimal, amounts)) == Decimal(bill["total"])
     right = right and all(customer.count[meter] == units for meter, units in billed.items())
-    print(
-        f"By hand: {' + '.join(amounts)} = {bill['total']} {bill['currency']}, for what the client counted:"
-    )
+    due = f"{bill['total']} {bill['currency']}"
+    print(f"By hand: {' + '.join(amounts)} = {due}, for what the client counted:")
     units = ", ".join(f"{units:,} {meter}" for meter, units in billed.items())
     print(f"  {units}: {'right' if right else 'WRONG'}\n")
     return right
@@ -185,6 +184,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="meter-mw-demo-") as scratch:
         events = Path(scratch) / "usage.jsonl"
         environment = os.environ | {
+            "METER_POLICY": "meter.yaml",  # of the folder of each example
+            "METER_STORE": "memory://",
             "METER_KEY_SECRET": secrets.token_hex(16),
             "METER_JOURNAL": str(Path(scratch) / "meter"),
             "METER_EVENTS": str(events),

@@ -35,7 +35,10 @@ METER_MW = Path(sys.executable).with_name("meter-mw")
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "how-to.md").read_text()
 POLICIES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-COMMANDS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+SECTIONS = {
+    title: re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+}
 LINKS = sorted(set(re.findall(r"\]\(([^)]*)\)", PAGE)))
 HEAD = "version: 1\nservice: docs\n"
 SECRET = "k" * 32
@@ -57,7 +60,7 @@ version: 1
 service: docs
 store: {redis}
 on_store_failure: {{deadline: 5s}}
-keys: {{redis: true}}
+keys: {{redis: true, file: keys.yaml}}
 plans:
   pro:
     limits: [{{cap: 1000000/month}}]
@@ -79,7 +82,9 @@ def _environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_block_is_checked_here() -> None:
-    assert len(re.findall(r"^```\w+$", PAGE, re.MULTILINE)) == len(POLICIES) + len(COMMANDS)
+    assert len(re.findall(r"^```\w+$", PAGE, re.MULTILINE)) == len(POLICIES) + sum(
+        map(len, SECTIONS.values())
+    )
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -123,7 +128,7 @@ class Shop:
             assert result.exit_code == 1
             assert FINDINGS[line] in result.stderr
         else:
-            assert result.exit_code == 0, result.output
+            assert result.exit_code == 0, f"{line}\n{result.output}"
 
     def shows(self, arguments: list[str]) -> None:
         """Start what serves until it is interrupted, and look at its first page."""
@@ -150,6 +155,7 @@ class Shop:
 def shop(redis_url: str) -> Shop:
     """Have three requests of acme counted today, and one in October, and one of globex parked."""
     Path("meter.yaml").write_text(POLICY.format(redis=redis_url))
+    Path("keys.yaml").write_text('[{key: "${ACME_OTHER_KEY}", subject: initech, plan: pro}]')
     Path("new.yaml").write_text(POLICY.format(redis=redis_url).replace("49.00", "39.00"))
     made = CliRunner().invoke(main, ["keys", "create", "acme", "--plan", "pro"])
     key = made.stdout.strip()
@@ -172,7 +178,9 @@ def _app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     return [str(current().id).encode()]
 
 
-@pytest.mark.parametrize("commands", COMMANDS)
-def test_each_command_does_its_task(commands: str, shop: Shop) -> None:
-    for line in commands.splitlines():
-        shop.does(line)
+@pytest.mark.parametrize("section", SECTIONS)
+def test_each_command_does_its_task(section: str, shop: Shop) -> None:
+    """One shop follows all recipes of a section, from the first to the last."""
+    for commands in SECTIONS[section]:
+        for line in commands.splitlines():
+            shop.does(line)
