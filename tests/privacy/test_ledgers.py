@@ -82,7 +82,7 @@ def requests_in(found: Mapping[str, list[Mapping[str, object]]]) -> list[int]:
 def test_the_name_goes_and_every_amount_stays(database: Database) -> None:
     before = rows(database)
     before[events.name] = [row for row in before[events.name] if row["type"] != THRESHOLD_EVENT]
-    place = LedgerPlace(database)
+    place = LedgerPlace(database, SOURCE)
     assert place.erase(JANE, TOMBSTONE) > 0
     after = rows(database)
     assert amounts(after) == amounts(before)
@@ -96,8 +96,23 @@ def test_the_name_goes_and_every_amount_stays(database: Database) -> None:
     ]
 
 
+def test_a_namesake_of_another_service_is_somebody_else(ledger: Ledger, database: Database) -> None:
+    """An account that both have is not this subject's alone."""
+    sink = SqlSink(ledger.address, SOURCE)
+    theirs = [usage(8, subject=JANE, account="janes", source="urn:meter-mw:other")]
+    sink.send(theirs)
+    sink.close()
+    LedgerPlace(database, SOURCE).erase(JANE, TOMBSTONE)
+    found = rows(database)[events.name]
+    assert {(row["source"], row["subject"]) for row in found if row["account"] == "janes"} == {
+        ("urn:meter-mw:other", JANE),
+        (SOURCE, TOMBSTONE),
+    }
+    assert [str(row["raw"]).encode() for row in found if row["source"] != SOURCE] == theirs
+
+
 def test_an_event_stays_one_that_can_be_read(database: Database) -> None:
-    LedgerPlace(database).erase(JANE, TOMBSTONE)
+    LedgerPlace(database, SOURCE).erase(JANE, TOMBSTONE)
     raw = {str(row["id"]): json.loads(str(row["raw"])) for row in rows(database)[events.name]}
     first = next(event for event in raw.values() if event["data"].get("tokens") == 7)
     assert first["subject"] == TOMBSTONE
@@ -107,7 +122,7 @@ def test_an_event_stays_one_that_can_be_read(database: Database) -> None:
 
 
 def test_repeated_it_changes_nothing_more(database: Database) -> None:
-    place = LedgerPlace(database)
+    place = LedgerPlace(database, SOURCE)
     place.erase(JANE, TOMBSTONE)
     once = rows(database)
     assert place.erase(JANE, TOMBSTONE) == 0
@@ -115,7 +130,7 @@ def test_repeated_it_changes_nothing_more(database: Database) -> None:
 
 
 def test_who_comes_back_in_the_same_hour_is_added_to_what_is_kept(ledger: Ledger, database: Database) -> None:
-    place = LedgerPlace(database)
+    place = LedgerPlace(database, SOURCE)
     place.erase(JANE, TOMBSTONE)
     sink = SqlSink(ledger.address, SOURCE)
     sink.send([usage(6, subject=JANE, account="janes", tokens=1)])
@@ -138,7 +153,7 @@ def test_no_page_of_a_file_has_the_name(tmp_path: Path) -> None:
     sink.send(EVENTS)
     others = sqlite3.connect(ledger.path)
     others.execute("SELECT count(*) FROM meter_events").fetchall()
-    LedgerPlace(Database(ledger.address)).erase(JANE, TOMBSTONE)
+    LedgerPlace(Database(ledger.address), SOURCE).erase(JANE, TOMBSTONE)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert "ledger.db-wal" in files
     assert [name for name, text in files.items() if b"jane" in text] == []
@@ -157,5 +172,5 @@ def test_half_an_erasure_there_is_none(
 
     monkeypatch.setattr("meter_mw.privacy.ledgers._rename", fail)
     with pytest.raises(OSError, match="plug"):
-        LedgerPlace(database).erase(JANE, TOMBSTONE)
+        LedgerPlace(database, SOURCE).erase(JANE, TOMBSTONE)
     assert rows(Database(ledger.address)) == before

@@ -45,11 +45,11 @@ def opened(policy: Policy, subject: str) -> Iterator[list[Place]]:
     try:
         with _told(ledgers):
             first: list[Place] = [PolicyPlace(policy)]
-            rest: list[Place] = _ledger_places(ledgers)
+            rest: list[Place] = _ledger_places(ledgers, policy.source)
             rest += (WindowsPlace(each) for each in window_folders(journal))
-            rest.append(ParkedPlace(journal))
-            rest += (FilePlace(each) for each in files)
-            rest.append(JournalPlace(journal, [each.name for each in sinks]))
+            rest.append(ParkedPlace(journal, policy.source))
+            rest += (FilePlace(each, policy.source) for each in files)
+            rest.append(JournalPlace(journal, policy.source, [each.name for each in sinks]))
             if isinstance(store, Asker):
                 first += [RegistryPlace(policy, store)] if policy.registry else []
                 keys = keys_of([*first, *rest], subject)
@@ -83,12 +83,12 @@ def _is_there(address: str) -> bool:
     return head != "sqlite" or Path(path).exists()
 
 
-def _ledger_places(ledgers: list[Database]) -> list[Place]:
+def _ledger_places(ledgers: list[Database], source: str) -> list[Place]:
     if not ledgers:
         return []
     from meter_mw.privacy.ledgers import LedgerPlace  # noqa: PLC0415 - an extra of this package
 
-    return [LedgerPlace(each) for each in ledgers]
+    return [LedgerPlace(each, source) for each in ledgers]
 
 
 @contextmanager

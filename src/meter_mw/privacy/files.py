@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from meter_mw.journal.bookmarks import BookmarkFile
 from meter_mw.journal.parked import parked_path, read_all
 from meter_mw.journal.reading import Entry, read_journal
-from meter_mw.privacy.held import Held, event_of
+from meter_mw.privacy.held import Held, Whose, event_of
 from meter_mw.reconciling.sums import waits
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ class JournalPlace:
         " and events.retention has passed"
     )
 
-    def __init__(self, directory: Path, sinks: Sequence[str]) -> None:
+    def __init__(self, directory: Path, source: str, sinks: Sequence[str]) -> None:
         self._directory = directory
+        self._source = source
         self._sinks = sinks
 
     def held(self, subject: str) -> Iterator[Held]:
@@ -59,8 +60,9 @@ class JournalPlace:
         return 0
 
     def _events(self, subject: str) -> Iterator[tuple[Entry, dict[str, object]]]:
+        whose = Whose(self._source, subject)
         for entry in read_journal(self._directory):
-            if isinstance(entry, Entry) and (event := event_of(entry.payload, subject)) is not None:
+            if isinstance(entry, Entry) and (event := event_of(entry.payload, whose)) is not None:
                 yield entry, event
 
 
@@ -70,29 +72,32 @@ class ParkedPlace:
     name = "parked"
     remains = ""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, source: str) -> None:
         self._directory = directory
+        self._source = source
 
     def held(self, subject: str) -> Iterator[Held]:
         """Give the parked events, and those that were retried or dropped since."""
+        whose = Whose(self._source, subject)
         for each in read_all(self._directory).values():
-            event = event_of(each.payload, subject)
+            event = event_of(each.payload, whose)
             if event is not None:
                 said = {"id": each.id, "sink": each.sink, "state": each.state.value, "why": each.reason}
                 yield Held(self.name, "parked", {**said, "event": event})
 
     def obstacle(self, subject: str) -> str:
         """Count those that wait: they are usage that nobody has billed."""
-        parked = read_all(self._directory).values()
-        count = sum(each.waits and event_of(each.payload, subject) is not None for each in parked)
+        parked, whose = read_all(self._directory).values(), Whose(self._source, subject)
+        count = sum(each.waits and event_of(each.payload, whose) is not None for each in parked)
         return f"{count} events are parked; retry or drop them with meter-mw parked" if count else ""
 
     def erase(self, subject: str, tombstone: SubjectId) -> int:  # noqa: ARG002 - nothing of it is an amount
         """Blank the lines out where they stand, so that nobody who appends meanwhile is in the way."""
+        whose = Whose(self._source, subject)
         gone = {
             each.id
             for each in read_all(self._directory).values()
-            if event_of(each.payload, subject) is not None
+            if event_of(each.payload, whose) is not None
         }
         if not gone:
             return 0
@@ -123,17 +128,19 @@ class FilePlace:
 
     remains = "until you rewrite the file: it is yours, and nobody else may change it"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, source: str) -> None:
         self.name = f"file {path}"
         self._path = path
+        self._source = source
 
     def held(self, subject: str) -> Iterator[Held]:
         """Give the events in it."""
         if not self._path.exists():
             return
+        whose = Whose(self._source, subject)
         with self._path.open("rb") as file:
             for line in file:
-                event = event_of(line, subject)
+                event = event_of(line, whose)
                 if event is not None:
                     yield Held(self.name, "event", event)
 

@@ -17,6 +17,13 @@ class Unforgettable(MeterError):
     """A subject cannot be forgotten now; says what is to be done first."""
 
 
+class Whose(NamedTuple):
+    """A subject, and the source of the service that names it so; another service may mean somebody else."""
+
+    source: str
+    subject: str
+
+
 class Held(NamedTuple):
     """A record of a subject: in which place, as what, and what it says."""
 
@@ -52,10 +59,12 @@ class Place(Protocol):
         ...
 
 
-def event_of(payload: bytes, subject: str) -> dict[str, Any] | None:
-    """Read an event, if it is one of this subject."""
+def event_of(payload: bytes, whose: Whose) -> dict[str, Any] | None:
+    """Read an event, if it is one of this subject, as this service names it."""
     try:
         event = json.loads(payload)
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and event.get("subject") == subject else None
+    if not isinstance(event, dict):
+        return None
+    return event if (event.get("source"), event.get("subject")) == whose else None
