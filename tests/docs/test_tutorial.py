@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 FENCES = len(re.findall(r"^```\w+$", PAGE, re.MULTILINE))
 STEP = re.compile(r"(?:`([\w.]+)`[^\n]*:\n\n)?^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-"""A block, and the file that it is where the line above it begins or ends with the name of one."""
+"""A block, and the file that it is, where the line above it names one."""
 
 PATIENCE_S = 30
 
