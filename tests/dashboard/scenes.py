@@ -37,7 +37,7 @@ keys:
   - {{key: '${{STAFF_KEY}}', subject: staff, exempt: counted}}
 plans:
   default:
-    limits: [{{rate: 10/second, burst: 20}}, {{cap: 400/month}}]
+    limits: [{{rate: 10/second, burst: 20}}, {{cap: 800/month}}]
   pro:
     limits:
       - {{rate: 100/second, burst: 200}}

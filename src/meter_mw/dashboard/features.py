@@ -10,6 +10,7 @@ from meter_mw.dashboard.overviews import busiest
 from meter_mw.dashboard.periods import days
 from meter_mw.ledger.daily import kept_since
 from meter_mw.ledger.insight import outcomes, reach, sketches
+from meter_mw.policy.terms import Exemption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the features' page shows; `unused` are the names of the policy's routes that nobody asked for."""
+    """What the features' page shows; `unused` are the metered routes that nobody asked for."""
 
     days: Days
     features: Sequence[Feature]
@@ -86,7 +87,7 @@ def features(sources: Sources, many: int) -> Features:
             for each in by_route[:_MOST]
         ],
         max(0, len(by_route) - _MOST),
-        sorted({each.name for each in policy.routes} - used),
+        sorted({each.name for each in policy.routes if each.exemption is not Exemption.FREE} - used),
         _troubles(by_both),
     )
 
