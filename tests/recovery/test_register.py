@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -111,6 +113,35 @@ def test_it_grows_and_then_is_full(register: Register, monkeypatch: pytest.Monke
     register.close(rid(5))
     register.open(rid(9999), b"y")
     assert b"y" in {entry.packed for entry in register.entries()}
+
+
+def test_two_who_find_no_room_at_once_get_places_of_their_own(
+    register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk takes its time to make room; whoever comes meanwhile waits for that."""
+    for number in range(SLOTS):
+        register.open(rid(number), b"x")
+    met = threading.Barrier(2)
+    allocate = os.posix_fallocate
+
+    def slow(fd: int, offset: int, length: int) -> None:
+        with suppress(threading.BrokenBarrierError):
+            met.wait(0.2)
+        allocate(fd, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", slow)
+    threads = [
+        threading.Thread(target=register.open, args=(rid(SLOTS + number), b"%d" % number))
+        for number in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(SLOTS + 2, 2 * SLOTS):
+        register.open(rid(number), b"x")
+    assert len(list(register.entries())) == 2 * SLOTS
+    assert {b"0", b"1"} <= {entry.packed for entry in register.entries()}
 
 
 def test_what_is_too_large_is_not_entered(register: Register) -> None:

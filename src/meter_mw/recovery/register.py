@@ -16,6 +16,7 @@ import logging
 import mmap
 import os
 import struct
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -94,6 +95,7 @@ class Register:
         self._taken: dict[RequestId, tuple[mmap.mmap, int]] = {}
         self._serial = 0
         self._is_full = False
+        self._growing = threading.Lock()
 
     @classmethod
     def create(cls, estate: Path) -> Register:
@@ -205,12 +207,16 @@ class Register:
             self._free.append(place)
 
     def _free_place(self) -> tuple[mmap.mmap, int] | None:
-        try:
-            return self._free.pop()
-        except IndexError:
-            return self._grow()
+        while True:
+            try:
+                return self._free.pop()
+            except IndexError:
+                with self._growing:  # by one at a time, or two would be given the same places
+                    if not (self._free or self._grow()):
+                        return None
 
-    def _grow(self) -> tuple[mmap.mmap, int] | None:
+    def _grow(self) -> bool:
+        """Make more room; say whether there is any."""
         if len(self._parts) < MOST_PARTS and not self._is_full:
             begin = _PAGE + len(self._parts) * _PART
             try:
@@ -220,8 +226,8 @@ class Register:
                 _log.warning("%s: no room for more: %s", self.path, error.strerror)
             else:
                 self._parts.append(part)
-                self._free += [(part, at) for at in range(_PART - SLOT, 0, -SLOT)]
-                return part, 0
+                self._free += [(part, at) for at in range(_PART - SLOT, -1, -SLOT)]
+                return True
         if not self._is_full:
             self._is_full = True
             _log.error(
@@ -229,7 +235,7 @@ class Register:
                 self.path,
                 len(self._taken),
             )
-        return None
+        return False
 
     def entries(self) -> Iterator[Entry]:
         """Read the requests that were on their way; those that a power cut damaged are passed over."""
