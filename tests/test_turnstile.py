@@ -246,6 +246,23 @@ def test_a_share_is_given_back_where_the_rest_is_refused() -> None:
     assert everyone.take(desk.now_us) is None
 
 
+@pytest.mark.parametrize("on_deny", OnDeny)
+def test_a_refusal_counts_against_rates_that_are_lent_as_against_others(on_deny: OnDeny) -> None:
+    """With `all` they keep what it took, and caps get theirs back."""
+    rules = policy(leased(cap(1)), leased(rate(1_000), Scope.EVERYONE), charge=ChargeRules(on_deny=on_deny))
+    desk = Desk(rules)
+    assert desk.talked(request(key="k")).serves
+    everyone = next(pool for (_, holder), pool in desk.pools.items() if holder)
+    desk.lend(everyone, 20)
+    share = everyone.take(desk.now_us)
+    assert share is not None
+    share.lease.give_back()
+    assert not desk.talked(request(key="k")).serves
+    kept = int(on_deny is OnDeny.ALL)
+    assert (share.lease.used, share.lease.refunded, share.lease.flying) == (kept, kept, 0)
+    assert share.lease.left == 20 - kept
+
+
 # Refusals that go on
 
 

@@ -121,7 +121,8 @@ def _ask(
         _give_back(drawn)
         raise
     if not admission.serves:
-        _give_back(drawn)
+        counts = admission.answer is Answer.DENIED and policy.rules_of(ready.route).on_deny is OnDeny.ALL
+        _give_back(drawn, rates_keep=counts)
     elif any(drawn):
         return admission._replace(lent=_lent(ready, drawn))
     return admission
@@ -136,9 +137,12 @@ def _lent(ready: Ready, drawn: Sequence[Share | None]) -> Lent:
     return Lent(shares, ready.asked.lines, tuple(places for places, share in taken if share is not None))
 
 
-def _give_back(drawn: Sequence[Share | None]) -> None:
+def _give_back(drawn: Sequence[Share | None], *, rates_keep: bool = False) -> None:
+    """Take back what is not used after all; with `rates_keep` rates do: the refusal counts against them."""
     for share in drawn:
-        if share is not None:
+        if share is not None and rates_keep:
+            share.lease.end(charged=False)
+        elif share is not None:
             share.lease.give_back()
 
 
