@@ -122,7 +122,7 @@ def permitted(data: dict[str, object]) -> dict[str, object]:
     """Give what of an event's data may be written: fields of the list, and whole numbers."""
     if _NAMES.issuperset(data):
         return data
-    stray = [name for name in data.keys() - _NAMES if type(data[name]) is not int]
+    stray = [name for name in data if name not in _NAMES and type(data[name]) is not int]
     if not stray:
         return data
     # The values are what must not be known, and the names are ours.
