@@ -2,7 +2,7 @@
 
 A word names one part of it alone, and `probe` has everyone show that they count. Other words measure what is
 ours alone: `journal` the cost of one event, `forward` how fast events reach a sink, `features` the cost of
-each, `ledger` how fast it answers, `signals` how well changes are told.
+each, `profile` where the time goes, `ledger` how fast it answers, `signals` how well changes are told.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bench import features, forward, journal, ledger, report, signals
+from bench import features, forward, journal, ledger, profiled, report, signals
 from bench.comparison import (
     NUMBERS,
     PARTS,
@@ -30,7 +30,8 @@ from bench.readme import replaced
 
 _ROOT = Path(__file__).parents[1]
 _QUICK_NUMBERS = (3,)
-_APART = ("probe", "journal", "forward", "features", "ledger", "signals")
+_TABLES = {"features": features.main, "profile": profiled.main}
+_APART = ("probe", "journal", "forward", "features", "profile", "ledger", "signals")
 
 
 def main() -> None:
@@ -46,8 +47,8 @@ def main() -> None:
         forward.main(2_000 if wanted.quick else 100_000)
     elif wanted.part == "ledger":
         ledger.main(20_000 if wanted.quick else 10_000_000)
-    elif wanted.part in ("features", "signals"):
-        tables = signals.main() if wanted.part == "signals" else features.main(quick=wanted.quick)
+    elif wanted.part in ("features", "signals", "profile"):
+        tables = signals.main() if wanted.part == "signals" else _TABLES[wanted.part](quick=wanted.quick)
         print(tables)
         if wanted.update is not None:
             _put(wanted.update, tables)
@@ -72,6 +73,8 @@ def _compare(wanted: argparse.Namespace) -> None:
         introduction = report.introduction(contenders, described)
         short = report.summary(results, contenders)
         full = "\n\n".join([introduction, *report.sections(results, contenders)])
+    if not wanted.part:
+        full += f"\n\n### Where the time goes\n\n{profiled.main(quick=wanted.quick)}"
     print(full, end="\n\n")
     print(short)
     if wanted.update is not None:
