@@ -103,7 +103,7 @@ def test_an_event_is_one_line(subject: str) -> None:
 
 def test_numbers_are_exact() -> None:
     """2^52 units are written as they are, and a list of names as a list."""
-    data: dict[str, object] = {"requests": LARGEST_COST, "limited_by": ["rate"], "shadow": True}
+    data: dict[str, object] = {"requests": LARGEST_COST, "limited_by": ["rate"], "charged": False}
     assert checked(encode(event(data=data)))["data"] == data
     assert b"4503599627370496" in encode(event(data=data))
 
