@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Of the tests, which wait for more than they compute.
 PROCESSES ?= 4
 
-.PHONY: demo test chaos lint types bench clean
+.PHONY: demo test chaos screenshots lint types bench clean
 
 demo: .venv/.demo
 	$(BIN)/python examples/demo.py
@@ -15,6 +15,10 @@ test: .venv/.test
 # SEED repeats a run that has printed one.
 chaos: .venv/.test
 	cd tests && ../$(BIN)/python -m chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+# Of the dashboard, for eyes; needs a Chromium on the PATH.
+screenshots: .venv/.test
+	cd tests && ../$(BIN)/python -m dashboard.screenshots ../var/screenshots
 
 lint: .venv/.lint
 	$(BIN)/ruff check .

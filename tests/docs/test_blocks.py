@@ -19,6 +19,7 @@ import pytest
 from werkzeug.test import Client
 
 from meter_mw import load
+from meter_mw.cli.dashboard import dashboard
 from meter_mw.meter import open_sinks
 from meter_mw.model import WINDOW_EVENT
 from meter_mw.sinks.windows.records import Window
@@ -227,6 +228,8 @@ def test_shell_commands_are_there(block: Block) -> None:
                 ledger.send([usage(1, source="urn:meter-mw:docs")])
                 ledger.close()
                 subprocess.run([METER_MW, name, *arguments], check=True, capture_output=True)
+            case ["meter-mw", "dashboard", *arguments]:  # which serves until it is interrupted
+                dashboard.make_context("dashboard", arguments)
             case ["meter-mw", *arguments]:
                 subprocess.run([METER_MW, *arguments], check=True, capture_output=True)
             case _:
