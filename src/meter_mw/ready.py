@@ -118,7 +118,7 @@ def _part(asked: Asked, purses: list[Purse]) -> Part:
 
 
 def _is_lasting(part: Part, tally: Tally, now_us: int) -> bool:
-    """Whether a limit that had no room surely has none yet, whatever else happens."""
+    """Whether a limit that had no room has none yet, unless somebody has given back meanwhile."""
     for line, charge, reading in zip(part.lines, part.charges, tally.readings, strict=True):
         if not reading.fits and not charge.shadow and line.limit.speed is not Speed.STRICT:
             quota = charge.quota
