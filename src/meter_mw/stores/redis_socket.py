@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from hiredis import Reader
@@ -50,6 +51,7 @@ class RedisSocket:
             raise unreached(failure) from None
         except ValueError as error:  # a host that cannot be a name
             raise Unreached(str(error)) from None
+        weakref.finalize(self, self._socket.close).atexit = False  # where a store is let go of unclosed
         try:
             self._greet(address, deadline)
         except FAILURES as failure:
