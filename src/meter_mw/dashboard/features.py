@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from meter_mw.dashboard.overviews import busiest
 from meter_mw.dashboard.periods import days
 from meter_mw.ledger.daily import kept_since
-from meter_mw.ledger.insight import outcomes, reach, sketches
+from meter_mw.ledger.features import features as of_ledger
+from meter_mw.ledger.insight import outcomes, reach
 from meter_mw.policy.terms import Exemption
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from meter_mw.dashboard.periods import Days
     from meter_mw.dashboard.sources import Sources
-    from meter_mw.ledger.insight import Outcomes, Sketch
+    from meter_mw.ledger.features import Feature
+    from meter_mw.ledger.insight import Outcomes
 
 _MOST = 100
 """Routes that are shown."""
 _MOST_TROUBLES = 15
 _FEWEST = 5
 """Requests that went wrong, below which it is no trouble yet."""
-
-
-class Feature(NamedTuple):
-    """A route: what became of its requests, by how many subjects, and durations and sizes by percentile.
-
-    `by_day` are the subjects of each day.
-    """
-
-    told: Outcomes
-    subjects: int
-    middle_us: float | None
-    slow_us: float | None
-    sent: float | None
-    by_day: Sequence[int]
 
 
 class Trouble(NamedTuple):
@@ -49,10 +36,14 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the features' page shows; `unused` are the metered routes that nobody asked for."""
+    """What the features' page shows; `unused` are the metered routes that nobody asked for.
+
+    `by_day` are the subjects of each route on each day.
+    """
 
     days: Days
     features: Sequence[Feature]
+    by_day: Mapping[str, Sequence[int]]
     more: int
     unused: Sequence[str]
     troubles: Sequence[Trouble]
@@ -63,31 +54,19 @@ def features(sources: Sources, many: int) -> Features:
     policy = sources.policy
     with sources.ledger() as database:
         shown = days(sources.now_us, many, kept_since(database, "days"))
-        by_route = busiest(outcomes(database, ["route"], shown.span, source=policy.source))
+        found = of_ledger(database, shown.span, source=policy.source)
         by_both = outcomes(database, ["subject", "route"], shown.span, source=policy.source)
         reached = reach(database, shown.span, source=policy.source)
-        found = sketches(database, shown.span, source=policy.source)
-    measured = {(each.route, each.measure): each for each in found}
-    subjects = Counter(each.key["route"] for each in by_both)
     by_day: dict[str, dict[int, int]] = defaultdict(lambda: dict.fromkeys(shown.starts_us, 0))
     for each in reached:
         by_day[each.route][each.start_us] = each.subjects
-    used = {each.key["route"] for each in by_route}
+    metered = {each.name for each in policy.routes if each.exemption is not Exemption.FREE}
     return Features(
         shown,
-        [
-            Feature(
-                each,
-                subjects[each.key["route"]],
-                _at(measured.get((each.key["route"], "duration_us")), 0.5),
-                _at(measured.get((each.key["route"], "duration_us")), 0.95),
-                _at(measured.get((each.key["route"], "response_bytes")), 0.5),
-                [*by_day[each.key["route"]].values()],
-            )
-            for each in by_route[:_MOST]
-        ],
-        max(0, len(by_route) - _MOST),
-        sorted({each.name for each in policy.routes if each.exemption is not Exemption.FREE} - used),
+        found[:_MOST],
+        {each.route: [*by_day[each.route].values()] for each in found},
+        max(0, len(found) - _MOST),
+        sorted(metered - {each.route for each in found}),
         _troubles(by_both),
     )
 
@@ -102,7 +81,3 @@ def _troubles(found: Sequence[Outcomes]) -> list[Trouble]:
 def _cut(told: Outcomes) -> int:
     """Give what a limit stopped on its way beyond what was answered with an error for that."""
     return max(0, told.limited - told.too_many)
-
-
-def _at(sketch: Sketch | None, part: float) -> float | None:
-    return None if sketch is None else sketch.quantile(part)
