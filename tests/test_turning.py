@@ -484,5 +484,5 @@ def test_prices_of_their_own_leave_no_trace(clock: Clock) -> None:
         assert dict(responder.fields(admission))["RateLimit-Policy"]
     assert admission.standings[0].line.limit.quota == Cap(10**9, Period.MONTH)
     assert admission.standings[0].used == sum(range(1, 5_001))
-    kept = (rules._lines, rules._overridden, responder._policies)
+    kept = (rules._lines, rules._overridden, responder._written)
     assert sum(map(len, kept)) <= 4

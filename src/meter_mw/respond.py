@@ -79,6 +79,7 @@ def problem(refusal: Refusal) -> tuple[str, bytes]:
 class _Written(NamedTuple):
     """What is always written of limits: RateLimit-Policy, and the beginnings of the items of RateLimit."""
 
+    limits: tuple[Limit, ...]
     policies: str
     heads: tuple[str, ...]
 
@@ -88,7 +89,7 @@ class Responder:
 
     def __init__(self, policy: Policy) -> None:
         self._rules = policy.headers
-        self._written: Recent[tuple[Line, ...], _Written] = Recent(_MOST_WRITTEN)
+        self._written: Recent[tuple[int, ...], _Written] = Recent(_MOST_WRITTEN)
         self._challenge = _challenge(policy)
 
     def fields(self, admission: Admission) -> Fields:
@@ -114,11 +115,12 @@ class Responder:
 
         An item of RateLimit has them as `r` units and `t` seconds.
         """
-        known = self._written.get(lines)
-        if known is None:
-            policies = ", ".join(_policy_item(line.limit) for line in lines)
-            known = _Written(policies, tuple(f'"{line.limit.name}";r=' for line in lines))
-            self._written.put(lines, known)
+        names = tuple([id(line.limit) for line in lines])
+        known = self._written.get(names)
+        if known is None:  # it keeps the limits, and so their ids
+            of = tuple(line.limit for line in lines)
+            known = _Written(of, ", ".join(map(_policy_item, of)), tuple(f'"{each.name}";r=' for each in of))
+            self._written.put(names, known)
         limits = [
             f"{head}{min(left, _LARGEST_INTEGER)}{'' if us is None else f';t={-(-us // _SECOND_US)}'}"
             for head, (left, us) in zip(known.heads, items, strict=True)
