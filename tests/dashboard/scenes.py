@@ -44,6 +44,7 @@ plans:
       - {{cap: 1200/month, overage: bill}}
       - {{name: egress, meter: egress, cap: 40 GB/month}}
       - {{cap: 5000/month, scope: account, name: account}}
+      - {{cap: 9000/month, scope: key, name: for-a-key}}
     price:
       base: 49.00
       currency: USD

@@ -188,6 +188,7 @@ def test_limits_are_those_of_the_store_where_it_answers(tmp_path: Path, redis_ur
         assert "As the store has them now" in text
         assert "requests-month 1,200 per month 3 " in text
         assert "account 5,000 per month 3 " in text
+        assert "for-a-key" not in text
     store.close()
 
 

@@ -17,8 +17,8 @@ from meter_mw.ledger.insight import outcomes
 from meter_mw.ledger.latest import latest
 from meter_mw.ledger.reports import usage_by
 from meter_mw.ledger.retention import Purged
-from meter_mw.policy.terms import Exemption
-from meter_mw.quota import Slots
+from meter_mw.policy.terms import Exemption, Scope
+from meter_mw.quota import Rate
 from meter_mw.signals.caps import caller_of
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ MOST = 50
 class Stand(NamedTuple):
     """How a customer stands with a limit: of `most` units `used` are taken, on a route if it counts there.
 
-    `resets_us` is when all is free again, where that is known; `overage` is None where it is not billed.
+    All is free again after `wait_us`, where that is known; `overage` is None where it is not billed.
     """
 
     limit: Limit
     route: str | None
     used: int
     most: int
-    resets_us: int | None
+    wait_us: int | None
     overage: int | None
 
     @property
@@ -63,8 +63,9 @@ class Stand(NamedTuple):
 class Single:
     """What the page of a customer shows.
 
-    `by_store` says that limits are as the store has them, and else as far as the ledger tells. `bill` is
-    None where no price is asked on its plan, or where `no_bill` says why it cannot be told.
+    `by_store` says that limits are as the store has them, and else as far as the ledger tells; those that
+    each key has for itself are left out. `bill` is None where no price is asked on its plan, or where
+    `no_bill` says why it cannot be told.
     """
 
     caller: Caller
@@ -112,9 +113,9 @@ def single(sources: Sources, subject: str, many: int, before_us: int | None) -> 
         signals = [each for each in sources.signals(database) if each.subject == subject]
     found = sources.usage(caller)
     stands = (
-        [_standing(each, found.now_us) for each in found.limits]
+        [_standing(each) for each in found.limits if each.standing.line.limit.scope is not Scope.KEY]
         if found is not None
-        else [_burnt(each) for each in burning]
+        else [_burnt(each, now_us) for each in burning]
     )
     return Single(
         caller,
@@ -149,16 +150,15 @@ def _bill(sources: Sources, database: Database, caller: Caller) -> tuple[Preview
         return None, str(reason)
 
 
-def _standing(each: LimitUsage, now_us: int) -> Stand:
+def _standing(each: LimitUsage) -> Stand:
     how, limit = each.standing, each.standing.line.limit
     quota = limit.quota
-    most = getattr(quota, "burst", quota.units)
+    most = quota.burst if isinstance(quota, Rate) else quota.units
     used = max(0, most - how.remaining) if how.used is None else how.used
-    resets_us = None if how.reset_us is None or isinstance(quota, Slots) else now_us + how.reset_us
-    return Stand(limit, each.route, used, most, resets_us, each.overage)
+    return Stand(limit, each.route, used, most, how.reset_us, each.overage)
 
 
-def _burnt(each: Burn) -> Stand:
+def _burnt(each: Burn, now_us: int) -> Stand:
     quota = each.cap
     overage = max(0, each.used - quota.included) if quota.bills else None
-    return Stand(each.limit, None, each.used, quota.units, each.span.end_us, overage)
+    return Stand(each.limit, None, each.used, quota.units, each.span.end_us - now_us, overage)
