@@ -14,6 +14,10 @@ from meter_mw.policy.terms import Speed
 from meter_mw.stores.port import Admit, Cancel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meter_mw.leasing.grants import Asked
+    from meter_mw.leasing.lease import Grant
     from meter_mw.leasing.pool import Share
     from meter_mw.stores.port import Charge
 
@@ -125,6 +129,31 @@ def test_the_store_refuses_a_slice_that_would_reach_the_boundary() -> None:
     assert reading.warned == (0, 0)
     (reading,) = world.store.admit(Admit(world.rid(), TAG, world.now_us, world.charges)).readings
     assert reading.warned == (0, 400_000)
+
+
+def test_a_recall_ends_what_is_being_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry may be in a register that is left to others by now, who take it for unused."""
+    world, process, shares = lending(FAR)
+    for share in shares:
+        share.lease.end(charged=True)
+    process.lending.recall()
+    process.lending.turn(recalled=True)
+    ask = process.lending._grants.ask
+
+    def slowly(asked: Sequence[Asked]) -> list[Grant | None]:
+        granted = ask(asked)
+        assert any(granted)
+        process.lending.recall()
+        return granted
+
+    monkeypatch.setattr(process.lending._grants, "ask", slowly)
+    for _ in range(20):
+        process.pool._came += 10
+        process.pool._count(world.now_us)
+        world.now_us += 50_000
+    process.lending.want(process.pool)
+    process.lending.turn()
+    assert process.pool.take(world.now_us) is None
 
 
 def test_a_recall_ends_all() -> None:

@@ -55,6 +55,7 @@ class Lending:
         self._lock = threading.Lock()
         self._out: list[_Out] = []
         self._wanting: deque[Pool] = deque()
+        self._recalls = 0
 
     def want(self, pool: Pool) -> None:
         """Have a lease asked for at the next turn."""
@@ -85,8 +86,9 @@ class Lending:
             self._grant(wanting)
 
     def recall(self) -> None:
-        """Lend nothing more of what is out; it is settled soon."""
+        """Lend nothing more of what is out, or is just being asked for; it is settled soon."""
         with self._lock:
+            self._recalls += 1
             leases = [each.lease for each in self._out]
         for lease in leases:
             lease.retire()
@@ -97,7 +99,7 @@ class Lending:
             each.lease.forget()
 
     def _grant(self, pools: Sequence[Pool]) -> None:
-        now_us = self._grants.now_us()
+        now_us, recalls = self._grants.now_us(), self._recalls
         asked: list[tuple[Pool, int, Asked]] = []
         for pool in pools:
             found = pool.slice(now_us)
@@ -117,6 +119,8 @@ class Lending:
                 lease = pool.granted(grant, lasts_us)
                 lasts = max(0, lease.until_us - self._grants.now_us()) / 1_000_000
                 self._put(_Out(self._clock() + lasts, pool, lease))
+                if recalls != self._recalls:
+                    lease.retire()
 
     def _put(self, out: _Out) -> None:
         with self._lock:
