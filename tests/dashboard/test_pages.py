@@ -324,3 +324,19 @@ def test_a_hostile_service_or_route_is_written_as_it_is(tmp_path: Path, opens: O
         assert not any("onload" in attributes for _, attributes in page.tags)
         assert "49" not in re.findall(r"svg onload=x>(\w*)", page.text)
         assert nasty in Page(page.html).words
+
+
+def test_what_was_purged_is_left_out(tmp_path: Path, opens: Opens) -> None:
+    """Days that the ledger keeps no more are no days without usage; a bill that needs them says why not."""
+    fill(tmp_path)
+    since_us = NOW_US - NOW_US % DAY_US - 9 * DAY_US
+    connection = sqlite3.connect(tmp_path / "var" / "ledger.db")
+    connection.execute(f"UPDATE meter_retained SET since_us = {since_us}")
+    connection.commit()
+    connection.close()
+    reader = opens(written(tmp_path))
+    for path in ("/", "/customers", "/features"):
+        assert "f the last 10 days" in reader.page(path).text
+    text = reader.page("/customer?subject=acme").text
+    assert re.search(r"The bill to come It cannot be told: found 2026-\S+; expected 2026-11-12", text)
+    assert "What is left of caps" not in text

@@ -147,7 +147,7 @@ def _bill(sources: Sources, database: Database, caller: Caller) -> tuple[Preview
     try:
         return preview(billing, who, kind, span), ""
     except Purged as reason:
-        return None, str(reason)
+        return None, f"It cannot be told: {reason}."
 
 
 def _standing(each: LimitUsage) -> Stand:
