@@ -41,6 +41,7 @@ def policy(home: Path, store: str) -> Path:
         "version": 1,
         "service": "usage",
         "store": store,
+        "speed": "strict",  # what is lent counts as used for a moment, and these are told of every unit
         "identity": {"secret": "${METER_KEY_SECRET}"},
         "meters": {"requests": {"count": "requests"}, "egress": {"count": "response-bytes"}},
         "plans": {"default": {"limits": LIMITS}},
