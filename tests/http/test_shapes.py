@@ -204,6 +204,7 @@ def test_a_download_cut_short(
 
 @pytest.mark.timed
 @every_server
+@pytest.mark.timed
 def test_server_sent_events(client: Client) -> None:
     """Each event of a stream arrives alone and when it is sent, not when the stream ends."""
     answer = client.ask("/v1/sse")
