@@ -202,7 +202,6 @@ def test_a_download_cut_short(
     )
 
 
-@pytest.mark.timed
 @every_server
 @pytest.mark.timed
 def test_server_sent_events(client: Client) -> None:
