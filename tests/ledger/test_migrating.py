@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sqlite3
 import threading
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,9 +79,8 @@ def test_reading_brings_it_forward_too(old: Ledger, database: Database) -> None:
 def test_many_processes_at_once(old: Ledger) -> None:
     """One brings it forward while the others wait; nothing is rolled up twice."""
     before = len(payloads(old))
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        found = pool.starmap(_send, [(old.address, number) for number in range(4)])
-    assert found == [1] * 4
+    with ProcessPoolExecutor(4, get_context("fork")) as pool:
+        assert list(pool.map(_send, [old.address] * 4, range(4))) == [1] * 4
     (sums,) = old.rows("SELECT sum(events) FROM meter_usage_hours")
     thresholds = sum(json.loads(each)["type"] == "meter_mw.threshold.v1" for each in payloads(old))
     assert sums == (before + 4 - thresholds,)
