@@ -210,10 +210,14 @@ def test_who_never_leases(tmp_path: Path, bench: Bench) -> None:
     events = replace(bench.policy.events, reap=Reap.BILL)
     bills = Lessor(replace(bench.policy, events=events), bench.stores, bench.trail)
     assert bills.pool(TAG, bench.charges, Speed.LEASED) is None
+
+
+def test_a_store_in_memory_lends_too(bench: Bench) -> None:
+    """Asking it waits for nobody, and takes twice as long as a lease all the same."""
     memory = MemoryStore()
     alone = Lessor(bench.policy, Stores(memory, None, DirectSettler(memory)), bench.trail)
-    assert alone.pool(TAG, bench.charges, Speed.AUTO) is None
-    assert alone.pool(TAG, bench.charges, Speed.LEASED) is not None
+    for speed in (Speed.AUTO, Speed.LEASED):
+        assert alone.pool(TAG, bench.charges, speed) is not None
 
 
 def test_a_pool_is_the_same_for_one_holder_and_the_same_charges(bench: Bench) -> None:

@@ -36,8 +36,7 @@ class Lessor:
     """Grants leases in the background, and settles them; `trail` is where a successor finds them."""
 
     def __init__(self, policy: Policy, stores: Stores, trail: Trail) -> None:
-        self._outlives = stores.awaited is not None
-        self._grants = Grants(stores, trail, keeps=self._outlives)
+        self._grants = Grants(stores, trail, keeps=stores.awaited is not None)
         self._lends = policy.events.reap is not Reap.BILL
         self._pools: WeakValueDictionary[tuple[object, ...], Pool] = WeakValueDictionary()
         self._begin()
@@ -68,8 +67,6 @@ class Lessor:
         """
         if speed is Speed.STRICT or not (self._lends and charges and all(map(is_lendable, charges))):
             return None
-        if speed is Speed.AUTO and not self._outlives:
-            return None  # a store that makes nobody wait is as fast
         holder = charges[0].holder or tag
         if any((each.holder or tag) != holder for each in charges):
             raise ValueError(f"the charges of a pool have one holder, got {charges}")
