@@ -179,10 +179,11 @@ class Seat:
 
 async def turn(seat: Seat, requests: int, witness: Witness | None) -> tuple[list[int], Asked | None]:
     """Give the ns of each request of one turn; what it left to do in the background does not outlast it."""
+    keys = KEYS[:1] if seat.setting.refuses else KEYS  # what is refused is a flood
     while True:
         gc.collect()
         before = None if witness is None else witness.look()
-        taken = [await seat.drive.one(key) for _, key in zip(range(requests), cycle(KEYS), strict=False)]
+        taken = [await seat.drive.one(key) for _, key in zip(range(requests), cycle(keys), strict=False)]
         seat.drain()
         asked = None if witness is None or before is None else witness.look() - before
         if seat.was_good():

@@ -128,7 +128,8 @@ def _refusals(results: Results, contenders: list[Contender], title: str) -> str:
         if not each.bare and results.added.time_us.has(each, title)
     ]
     heads = ["Redis, 3 limits, one of them used up", "µs of a refusal, in all", "round trips"]
-    return f"### A refusal\n\nNothing is taken off: the app is not asked.\n\n{_grid(heads, rows)}"
+    told = "Of one key that does not stop. Nothing is taken off: the app is not asked."
+    return f"### A refusal\n\n{told}\n\n{_grid(heads, rows)}"
 
 
 def _by_servers(results: Results, contenders: list[Contender]) -> Iterator[str]:
