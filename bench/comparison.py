@@ -55,8 +55,8 @@ class Effort:
 THOROUGH = Effort(
     in_process=inprocess.Effort(9, 100, 256, seconds=10, least=3),
     busy=paced.Effort(3, 800),
-    by_servers=servers.Effort(3, 3_000, 1_500, seconds=60, least=2),
-    crowded=servers.Effort(2, 3_000, 1_500, seconds=20),
+    by_servers=servers.Effort(3, 200, 1_200, seconds=60, least=2),
+    crowded=servers.Effort(2, 200, 1_200, seconds=20),
     events=inprocess.Effort(7, 100, 256, seconds=10, least=3),
     hammered=admitted.HAMMERED,
     exact=admitted.EXACT,
